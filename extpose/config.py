@@ -1,0 +1,319 @@
+"""Every knob, as frozen dataclasses, and the recipes made from them. Standard library only.
+
+The command line is derived from these classes (field docstrings become its help text), and every
+run writes the resolved config into its folder. A field that has no effect is an error.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+Scope = Literal["frame", "stream", "union", "full", "sequential"]
+"""Which tokens attend to which (DESIGN: attention):
+
+frame       both streams of one frame (paper, Eq. 5-9)
+stream      one stream over all frames (Eq. 10-11)
+union       one softmax over the union of both sets
+full        both streams over all frames
+sequential  `frame`, then `stream`, as two residual calls of one block
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkeletonConfig:
+    """How a 2D skeleton is drawn. Lengths are fractions of the image side."""
+
+    joint_radius: float = 0.012
+    bone_width: float = 0.014
+    min_confidence: float = 0.2
+    """Keypoints below are not drawn; above, confidence is the opacity (paper, section 4.3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """From a person's box to the square that the network sees, and the one that is stored."""
+
+    size: int = 256
+    """Side of the network's crop in pixels (before the columns are cut to 3:4)."""
+    box_scale: float = 1.2
+    """The network's crop is a square of `box_scale` times the 3:4-expanded box's longer side."""
+    margin: float = 1.5
+    """The stored crop is this much wider than the network's: room for augmentation."""
+    jpeg_quality: int = 92
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectConfig:
+    """People and their 2D keypoints in video frames."""
+
+    box_threshold: float = 0.3
+    max_people: int = 10
+    min_box_height: float = 0.08
+    """Fraction of the image height; smaller people are filtered with reason `too_small`."""
+    min_mean_confidence: float = 0.25
+    """A track whose keypoints are on average less sure is filtered: `low_confidence`."""
+    max_gap: int = 10
+    """Frames without a detection that the tracker bridges."""
+    min_track_frames: int = 8
+    """Shorter tracks are filtered with reason `too_short`."""
+    smooth_boxes: float = 2.0
+    """Standard deviation, in frames, of the Gaussian that steadies boxes over time."""
+    threads: int = 1
+    """Threads of the inference runtime, per detector process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """The videos to read."""
+
+    path: tuple[Path, ...]
+    """Video files, or folders that are searched for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """`extpose preprocess`: videos to shards."""
+
+    source: SourceConfig
+    out: Path
+    split: Literal["train", "val", "test"] = "train"
+    unit_frames: int = 256
+    """A work unit is at most this many frames of one video; one unit makes one shard."""
+    clip_frames: int = 64
+    """Frames of one clip at most."""
+    num_detectors: int = 2
+    """Detector processes."""
+    gpus_per_detector: float = 0.0
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthConfig:
+    """`extpose synth`: rendered clips of the free body with exact truth."""
+
+    out: Path
+    num_clips: int = 64
+    num_frames: int = 16
+    """Frames of one clip."""
+    image_size: tuple[int, int] = (360, 480)
+    """Rendered height, width."""
+    fps: float = 30.0
+    seed: int = 0
+    split: Literal["train", "val", "test"] = "train"
+    """Also decides which motion clips are used: those of `val` and `test` are never in `train`."""
+    keypoints: Literal["detector", "noise", "truth"] = "noise"
+    """2D evidence: the real detector on the render, truth with a noise model, or plain truth."""
+    clips_per_shard: int = 16
+    workers: int = 2
+    crop: CropConfig = field(default_factory=CropConfig)
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the network. Defaults: ViT-H/16 of HMR2.0 and HaMeR."""
+
+    body: Literal["smpl", "mano"] = "smpl"
+    image_size: int = 256
+    """Side of the square crop; an eighth of the columns is cut on each side (256 x 192)."""
+    patch_size: int = 16
+    width: int = 1280
+    depth: int = 32
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.55
+    """Largest stochastic depth rate, reached linearly at the last block (training only)."""
+    scope: tuple[Scope, ...] = ("union",)
+    """Attention scope of the blocks: one for all, or one for each."""
+    max_frames: int = 16
+    temporal_positions: bool = True
+    """The paper's table of temporal positions, zero-initialised."""
+    head_width: int = 1024
+    head_depth: int = 6
+    head_num_heads: int = 8
+    head_dim: int = 64
+    head_mlp_width: int = 1024
+    head_context: Literal["image", "both"] = "image"
+    """Tokens that the head attends to: the image stream's, or both streams'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """One draw for all frames of a clip (4D-Humans' values)."""
+
+    enabled: bool = True
+    scale: float = 0.3
+    rotation_deg: float = 30.0
+    rotation_probability: float = 0.6
+    translation: float = 0.02
+    color: float = 0.2
+    flip_probability: float = 0.5
+    keypoint_noise: float = 0.0
+    """Standard deviation of extra noise on the skeleton's points, fraction of the crop."""
+    joint_dropout: float = 0.0
+    """Probability that a joint of the skeleton is not drawn, for the whole clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Shards to batches."""
+
+    num_frames: int = 16
+    stride: int = 1
+    mask_rgb: float = 0.5
+    """Probability that a clip's image is masked (a draw that masks both is repeated)."""
+    mask_skeleton: float = 0.5
+    workers: int = 2
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the objective (HMR2.0's) and how a term is reduced."""
+
+    keypoints_3d: float = 0.05
+    keypoints_2d: float = 0.01
+    global_orient: float = 0.001
+    pose: float = 0.001
+    betas: float = 0.0005
+    reduction: Literal["sum", "mean"] = "sum"
+    """`sum` over the batch is HMR2.0's rule; `mean` divides by the number of labelled frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a step is run."""
+
+    backend: Literal["deepspeed", "plain"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    lr: float = 1e-5
+    weight_decay: float = 1e-3
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from zero."""
+    decay: bool = False
+    """Whether the learning rate falls to zero along a half cosine after the warm-up."""
+    clip_grad_norm: float = 0.0
+    """0: no clipping."""
+    micro_batch: int = 4
+    """Clips of one forward pass of one worker; the rest of the batch is accumulated."""
+    activation_checkpointing: bool = False
+    threads: int = 0
+    """CPU threads of one worker; 0: torch's choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """`extpose train`: shards to a checkpoint."""
+
+    data_dir: Path = Path("data")
+    out: Path = Path("runs/train")
+    init: Path | None = None
+    """Start from the weights of this checkpoint."""
+    body_model: Path | None = None
+    """An SMPL or MANO file; None: the free body or hand."""
+    steps: int = 50_000
+    batch: int = 32
+    """Clips of one optimiser step, over all workers."""
+    seed: int = 0
+    max_seconds: float = 0.0
+    """Stop (with a checkpoint) after this many seconds of training; 0: no limit."""
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    num_workers: int = 1
+    """Training processes: Ray Train workers."""
+    use_gpu: bool = False
+    max_failures: int = 3
+    """Worker failures after which Ray Train gives up."""
+    launcher: Literal["ray", "local"] = "ray"
+    """`local`: one process, without Ray."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """`extpose evaluate`: metrics on labelled shards."""
+
+    checkpoint: Path
+    data_dir: Path
+    out: Path = Path("runs/evaluate")
+    body_model: Path | None = None
+    modalities: Literal["both", "rgb", "skeleton"] = "both"
+    batch: int = 4
+    max_clips: int = 0
+    """0: all."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """`extpose predict`: a video to SMPL parameters, overlay and report."""
+
+    checkpoint: Path
+    out: Path = Path("runs/predict")
+    body_model: Path | None = None
+    modalities: Literal["both", "rgb", "skeleton"] = "both"
+    focal_length: float = 0.0
+    """Pixels; 0: HMR2.0's assumption, 5000 / 256 * max(height, width)."""
+    batch: int = 4
+    overlay: bool = True
+    device: str = "cpu"
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+
+
+HUGE = ModelConfig()
+TINY = ModelConfig(
+    image_size=128,
+    width=192,
+    depth=6,
+    num_heads=4,
+    drop_path=0.0,
+    max_frames=8,
+    head_width=192,
+    head_depth=2,
+    head_num_heads=4,
+    head_dim=48,
+    head_mlp_width=384,
+    head_context="both",
+)
+SMALL = replace(HUGE, width=384, depth=12, num_heads=6, drop_path=0.1)
+BASE = replace(HUGE, width=768, depth=12, num_heads=12, drop_path=0.3)
+
+RECIPES: dict[str, TrainConfig] = {
+    "tiny": TrainConfig(
+        steps=1000,
+        batch=16,
+        checkpoint_every=200,
+        num_workers=2,
+        model=TINY,
+        data=DataConfig(num_frames=4, workers=0),
+        loss=LossConfig(
+            keypoints_3d=5.0,
+            keypoints_2d=5.0,
+            global_orient=1.0,
+            pose=1.0,
+            betas=0.05,
+            reduction="mean",
+        ),
+        engine=EngineConfig(
+            lr=1e-3, warmup_steps=50, decay=True, clip_grad_norm=1.0, micro_batch=8, threads=1
+        ),
+    ),
+    "body-image": TrainConfig(
+        model=replace(HUGE, max_frames=1),
+        data=DataConfig(num_frames=1),
+        use_gpu=True,
+        num_workers=8,
+    ),
+    "body-video": TrainConfig(model=HUGE, use_gpu=True, num_workers=8),
+}
+"""Named starting points; `body-*` carry the paper's values (50K iterations, batch 32, lr 1e-5)."""

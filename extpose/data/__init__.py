@@ -1,0 +1,1 @@
+"""Shards, crops, skeletons, augmentation and the loader."""

@@ -1,0 +1,1 @@
+"""People and hands in frames: boxes, 2D keypoints, tracks. No torch here."""

@@ -1,0 +1,34 @@
+"""What detection and tracking hand on: plain arrays of one frame, and of one person over time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """All people (or hands) of one frame, surest first. Source pixels."""
+
+    bbox_xyxy: Float32[np.ndarray, "p 4"]
+    scores: Float32[np.ndarray, " p"]
+    keypoints_2d: Float32[np.ndarray, "p k 3"]
+    """x y confidence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One person over t consecutive frames, gaps bridged. Source pixels."""
+
+    track_id: int
+    first_frame: int
+    bbox_xyxy: Float32[np.ndarray, "t 4"]
+    keypoints_2d: Float32[np.ndarray, "t k 3"]
+    """Confidence 0 in bridged frames."""
+    timestamps: Float64[np.ndarray, " t"]
+    is_detected: Bool[np.ndarray, " t"]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames from the first to the last detection."""
+        return len(self.bbox_xyxy)

@@ -1,0 +1,1 @@
+"""Losses, engine, checkpoints and the loop."""

@@ -1,0 +1,1 @@
+"""Ray graphs, one file a verb."""

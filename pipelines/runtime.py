@@ -1,0 +1,41 @@
+"""Joining a Ray cluster, or starting one on this machine for the length of a run."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+MIN_LOGICAL_CPUS = 4
+"""Ray Data's helper actors reserve CPUs of their own: with two, an actor pool can wait for ever."""
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Use the cluster of `RAY_ADDRESS` or of the running session; else start a local one."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    temp_dir = tempfile.mkdtemp(prefix="extpose-ray-")
+    ray.init(
+        num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        _temp_dir=temp_dir,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(temp_dir, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""One file per data set: it knows its files and yields rows, nothing else."""

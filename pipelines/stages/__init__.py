@@ -1,0 +1,1 @@
+"""Thin Ray adapters: one per arrow of the line."""
