@@ -12,9 +12,10 @@ perspective, and a triangle that reaches behind the camera needs no clipping. Ad
 evaluate their common edge to exactly opposite numbers: no cracks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import cv2
 import numpy as np
@@ -161,10 +162,19 @@ def _render_window(
     return Rendering(image, face_id[nearest, nearest], depth)
 
 
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call, and keep the result on disk where there is a place for it."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:
+        # Neither the package's folder nor the user's cache can be written (read-only container).
+        return njit(function)
+
+
 # `no_type_check` keeps the shape checks of the test run out of the functions that numba compiles.
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _rasterize(vertices, faces, K, K_inverse, inverse_depth, face_id, weights):
     """Fill the z-buffer, the visible face and its perspective-correct weights."""
@@ -197,7 +207,7 @@ def _rasterize(vertices, faces, K, K_inverse, inverse_depth, face_id, weights):
                     weights[y, x, 2] = e2 / total
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _project(vertices, K):
     """Pixel coordinates; nan for what is behind the camera or too near."""
@@ -210,7 +220,7 @@ def _project(vertices, K):
     return uv
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _edges(vertices, faces, face, K_inverse, edge):
     """Write the three edge functions, each linear in (x, y, 1); return the determinant."""
@@ -228,7 +238,7 @@ def _edges(vertices, faces, face, K_inverse, edge):
     return determinant
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _bounds(uv, faces, face, width, height):
     """First and last pixel column and row that the triangle can cover; none: last < first."""
@@ -255,7 +265,7 @@ def _bounds(uv, faces, face, width, height):
     return x0, y0, x1, y1
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _vertex_normals(vertices, faces):
     normals = np.zeros_like(vertices)
@@ -273,7 +283,7 @@ def _vertex_normals(vertices, faces):
     return normals
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _shade(vertices, faces, normals, colors, face_id, weights, direction, ambient, diffuse, image):
     """Colour the visible pixels: ambient + diffuse * max(0, normal . light)."""
@@ -300,7 +310,7 @@ def _shade(vertices, faces, normals, colors, face_id, weights, direction, ambien
                 image[y, x, k] = np.uint8(min(max(value, 0.0), 255.0) + 0.5)
 
 
-@njit(cache=True)
+@_compile
 @no_type_check
 def _face_normal(vertices, a, b, c):
     """Twice the area long, towards the side that sees the corners counter-clockwise."""
