@@ -89,7 +89,7 @@ def _print_assets(*, fetch_missing: bool) -> bool:
                 note = f" ({error})"
         complete &= present
         state = "ok     " if present else "missing"
-        command = "" if present else f": {asset.command}{note}"
+        command = "" if present else f": extpose doctor --fetch (from {asset.command}){note}"
         size = sum(member.size for member in ASSETS[asset.name].members) / 1e6
         purpose = ASSETS[asset.name].purpose
         _line(f"  {state}  {asset.name:<18} {size:6.1f} MB  {purpose}{command}")
