@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (about 2 GB, one to three minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## A real video through the whole line; pictures and report in demo/

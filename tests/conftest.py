@@ -140,7 +140,6 @@ def ray_local() -> Iterator[None]:
 def asset() -> Callable[[str], Path]:
     """`extpose.assets.fetch`, but a test that cannot have its file is skipped with the reason."""
     from extpose.assets import fetch
-
     from extpose.errors import AssetError
 
     def fetch_or_skip(name: str) -> Path:
