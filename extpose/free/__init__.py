@@ -1,0 +1,1 @@
+"""The free body and hand: their files, and how they are made."""

@@ -1,0 +1,107 @@
+"""ExtPose: an image ViT for 3D pose, extended to a drawn skeleton and to time without new modules.
+
+Reading order: this file, `vit.py` (the image model), `attention.py` (what is new), `head.py`.
+
+Axes    b clips   s streams (image, skeleton)   t frames   n tokens per frame and stream
+        d width   h w crop pixels   j joint rotations without the root
+"""
+
+from typing import get_args
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from extpose.batch import PoseParams, Prediction
+from extpose.config import ModelConfig, Scope
+from extpose.geometry import rot6d_to_matrix
+from extpose.model.head import HEAD_NAME, PoseHead
+from extpose.model.vit import ViT
+
+
+class ExtPose(nn.Module):
+    """State-dict keys: HMR2.0's or HaMeR's `backbone.*` and `smpl_head.*` or `mano_head.*`, and
+    `temporal_embed`, the one addition.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        _check_config(config)
+        self.config = config
+        self.backbone = ViT(config)
+        if config.temporal_positions and config.max_frames > 1:
+            table = torch.zeros(config.max_frames, config.width)
+            self.temporal_embed: nn.Parameter | None = nn.Parameter(table)
+        else:
+            self.register_parameter("temporal_embed", None)
+        self.add_module(HEAD_NAME[config.body], PoseHead(config))
+
+    def forward(
+        self,
+        rgb: Float[Tensor, "b t 3 h w"],
+        skeleton: Float[Tensor, "b t 3 h w"] | None = None,
+        valid: Bool[Tensor, "b t"] | None = None,
+    ) -> Prediction:
+        """Square crops, normalised, to pose and camera a frame and one shape a clip.
+
+        Without `skeleton` there is one stream; frames that are not `valid` are padding: no other
+        frame sees them, and what is predicted for them means nothing.
+        """
+        self._check_input(rgb, skeleton)
+        if valid is not None and bool(valid.all()):
+            valid = None
+        images = torch.stack([rgb] if skeleton is None else [rgb, skeleton], dim=1)
+        cut = self.config.image_size // 8
+        temporal = None if self.temporal_embed is None else self.temporal_embed[: rgb.shape[1]]
+        tokens = self.backbone(images[..., cut : images.shape[-1] - cut], temporal, valid)
+        if self.config.head_context == "image":
+            tokens = tokens[:, :1]
+        pose6d, betas, crop_cam = self.head(rearrange(tokens, "b s t n d -> (b t) (s n) d"))
+        b, t = rgb.shape[:2]
+        rotations = rot6d_to_matrix(rearrange(pose6d, "(b t) (j x) -> b t j x", b=b, x=6))
+        params = PoseParams(
+            global_orient=rotations[:, :, 0],
+            pose=rotations[:, :, 1:],
+            betas=_clip_mean(rearrange(betas, "(b t) k -> b t k", t=t), valid),
+        )
+        return Prediction(params=params, crop_cam=rearrange(crop_cam, "(b t) k -> b t k", t=t))
+
+    @property
+    def head(self) -> PoseHead:
+        """The decoder of the configured body."""
+        return self.get_submodule(HEAD_NAME[self.config.body])  # type: ignore[return-value]
+
+    def _check_input(self, rgb: Tensor, skeleton: Tensor | None) -> None:
+        size, limit = self.config.image_size, self.config.max_frames
+        if rgb.shape[-2:] != (size, size):
+            raise ValueError(f"crops are {tuple(rgb.shape[-2:])}, the network's are {(size, size)}")
+        if rgb.shape[1] > limit:
+            raise ValueError(f"clips of {rgb.shape[1]} frames, the network's max_frames is {limit}")
+        if skeleton is not None and skeleton.shape != rgb.shape:
+            raise ValueError(f"rgb {tuple(rgb.shape)}, skeleton {tuple(skeleton.shape)}")
+
+
+def _clip_mean(
+    values: Float[Tensor, "b t k"], valid: Bool[Tensor, "b t"] | None
+) -> Float[Tensor, "b k"]:
+    """The mean over the valid frames of each clip."""
+    if valid is None:
+        return reduce(values, "b t k -> b k", "mean")
+    weights = rearrange(valid, "b t -> b t 1").to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp_min(1)
+
+
+def _check_config(config: ModelConfig) -> None:
+    if config.width % config.num_heads:
+        raise ValueError(f"width {config.width} is not a multiple of num_heads {config.num_heads}")
+    if len(config.scope) not in (1, config.depth):
+        raise ValueError(
+            f"{len(config.scope)} scopes for {config.depth} blocks: give 1 or one each"
+        )
+    if unknown := set(config.scope) - set(get_args(Scope)):
+        raise ValueError(f"unknown scope {sorted(unknown)}, known: {get_args(Scope)}")
+    if config.body not in HEAD_NAME:
+        raise ValueError(f"unknown body {config.body!r}, known: {tuple(HEAD_NAME)}")
+    if config.max_frames < 1:
+        raise ValueError(f"max_frames is {config.max_frames}, at least 1")

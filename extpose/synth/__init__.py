@@ -1,0 +1,1 @@
+"""A synthetic world: the free body, moved by motion capture, dressed, lit and filmed."""

@@ -1,0 +1,173 @@
+"""What one synthetic clip shows: a person in motion and the camera that films them.
+
+Everything is drawn from (seed, split, clip index) and nothing else, so any worker gives the same.
+
+Axes    t frames   24 joint rotations, root first
+World   y up, metres, the floor is y = 0
+Camera  OpenCV's: x right, y down, z forward; `point_cam = R (point_world - position)`
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.spatial.transform import Rotation
+
+from extpose.config import SynthConfig
+from extpose.schema import Split
+from extpose.synth.motion import JOINTS, SOURCE_LEG, Motion, sample_motion
+
+PERSON_HEIGHT = 1.72
+"""Metres; of the average body, for framing."""
+ARMS = tuple(i for i, name in enumerate(JOINTS) if name.split("_")[-1] in ("shoulder", "elbow"))
+POSE_NOISE = {
+    **{"hip": 0.06, "knee": 0.05, "ankle": 0.08, "spine1": 0.05, "spine2": 0.05, "spine3": 0.05},
+    **{"neck": 0.1, "head": 0.12, "collar": 0.05, "shoulder": 0.12, "elbow": 0.12},
+    **{"wrist": 0.2, "hand": 0.1},
+}
+"""Deviation in radians of the turn that a joint has all through a clip."""
+ARM_SPREAD = 0.14
+"""Radians by which arms are held away from the body: the recorded figure is thinner than ours."""
+
+
+class Purpose(IntEnum):
+    """Each has random numbers of its own, so that one can change without the others."""
+
+    PERSON = 0
+    CAMERA = 1
+    LOOK = 2
+    PIXELS = 3
+    KEYPOINTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Shape and motion in the world."""
+
+    motion: str
+    betas: Float64[np.ndarray, " 10"]
+    rotations: Float64[np.ndarray, "t 24 3"]
+    """Axis-angle."""
+    pelvis_world: Float64[np.ndarray, "t 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """A pinhole in slight motion."""
+
+    K: Float64[np.ndarray, "3 3"]
+    R: Float64[np.ndarray, "t 3 3"]
+    position: Float64[np.ndarray, "t 3"]
+
+    def to_camera(self, points_world: Float64[np.ndarray, "t n 3"]) -> np.ndarray:
+        """World points of each frame in camera axes, `t n 3`."""
+        return np.einsum("tij,tnj->tni", self.R, points_world - self.position[:, None])
+
+
+def make_rng(seed: int, split: Split, index: int, purpose: Purpose) -> np.random.Generator:
+    """The random numbers of one clip for one purpose."""
+    return np.random.default_rng([seed, ("train", "val", "test").index(split), index, purpose])
+
+
+def sample_person(
+    motions: dict[str, Motion],
+    weights: dict[str, float],
+    config: SynthConfig,
+    *,
+    leg_length: float,
+    rng: np.random.Generator,
+) -> Person:
+    """Draw a shape, a window of a recorded motion, a heading, and a constant turn of each joint.
+
+    `leg_length` (hip to ankle, metres) scales the paths of the recordings.
+    """
+    name = _choose(weights, rng)
+    rotations, root = _sample_window(motions[name], config, rng)
+    if rng.random() < 0.25:  # the arms of another recording
+        other, _ = _sample_window(motions[_choose(weights, rng)], config, rng)
+        rotations[:, ARMS] = other[:, ARMS]
+    noise = np.array([POSE_NOISE.get(joint.split("_")[-1], 0.0) for joint in JOINTS])
+    offsets = rng.normal(0, 1, (len(JOINTS), 3)) * noise[:, None]
+    offsets[JOINTS.index("left_shoulder"), 2] += ARM_SPREAD
+    offsets[JOINTS.index("right_shoulder"), 2] -= ARM_SPREAD
+    for joint in range(1, len(JOINTS)):
+        turned = Rotation.from_rotvec(rotations[:, joint]) * Rotation.from_rotvec(offsets[joint])
+        rotations[:, joint] = turned.as_rotvec()
+    heading = Rotation.from_euler("y", rng.uniform(0, 2 * np.pi))
+    rotations[:, 0] = (heading * Rotation.from_rotvec(rotations[:, 0])).as_rotvec()
+    middle = root[len(root) // 2] * [1, 0, 1]
+    return Person(
+        motion=name,
+        betas=np.clip(rng.normal(0, 0.9, 10), -2.2, 2.2),
+        rotations=rotations,
+        pelvis_world=heading.apply(root - middle) * leg_length / SOURCE_LEG,
+    )
+
+
+def sample_camera(
+    pelvis_world: Float64[np.ndarray, "t 3"], config: SynthConfig, *, rng: np.random.Generator
+) -> Camera:
+    """Draw a camera that keeps the person mostly in view: whole, or cut by the border."""
+    height, width = config.image_size
+    focal = height / 2 / np.tan(np.deg2rad(np.exp(rng.uniform(np.log(28), np.log(62)))) / 2)
+    K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    is_close = rng.random() < 0.15
+    fraction = rng.uniform(0.9, 1.5) if is_close else rng.uniform(0.5, 0.88)
+    distance = max(focal * PERSON_HEIGHT / (fraction * height), 1.6)
+    eye_level = rng.choice(
+        [rng.uniform(0.4, 0.9), rng.uniform(0.9, 1.8), rng.uniform(1.8, 2.8)], p=[0.2, 0.6, 0.2]
+    )
+    middle = pelvis_world[len(pelvis_world) // 2]
+    # Beyond a metre the camera is carried along; within, it only turns, and not all the way.
+    path = pelvis_world - middle
+    away = np.linalg.norm(path * [1, 0, 1], axis=-1, keepdims=True)
+    carried = path * [1, 0, 1] * np.maximum(0, 1 - 1 / np.maximum(away, 1e-9))
+    rest = path - carried
+    metres = distance / focal
+    aim = middle + [
+        rng.uniform(-0.12, 0.12) * width * metres,
+        rng.uniform(-0.06, 0.06) * height * metres + (rng.uniform(-0.3, 0.5) if is_close else 0),
+        0.0,
+    ]
+    aim = aim + carried + rng.uniform(0.5, 1.0) * rest * [1, 0.7, 1]
+    start = middle * [1, 0, 1] + [0, eye_level, np.sqrt(max(distance**2 - eye_level**2 / 4, 1.0))]
+    shake, sway = rng.uniform(0, 0.006), rng.uniform(0, 0.012)
+    times = np.arange(len(path)) / config.fps
+    position = start + carried + sway * _waver(times, rng)
+    return Camera(
+        K=K, R=_look_at(position, aim, shake * _waver(times, rng), rng), position=position
+    )
+
+
+def _choose(weights: dict[str, float], rng: np.random.Generator) -> str:
+    values = np.array(list(weights.values()))
+    return list(weights)[rng.choice(len(values), p=values / values.sum())]
+
+
+def _sample_window(
+    motion: Motion, config: SynthConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    speed = np.exp(rng.uniform(np.log(0.75), np.log(1.25)))
+    times = rng.uniform(0, motion.duration) + np.arange(config.num_frames) / config.fps * speed
+    return sample_motion(motion, times, mirror=bool(rng.random() < 0.5))
+
+
+def _waver(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of three numbers a frame, of about unit size: three slow sines each."""
+    frequency, phase = rng.uniform(0.3, 2.5, (3, 3)), rng.uniform(0, 2 * np.pi, (3, 3))
+    waves = np.sin(2 * np.pi * frequency * times[:, None, None] + phase)
+    return waves.sum(-1) * np.sqrt(2 / 3)
+
+
+def _look_at(
+    position: np.ndarray, aim: np.ndarray, wobble: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Rotations from the world to a camera at `position` that looks at `aim`, rolled a little."""
+    forward = aim - position
+    forward /= np.linalg.norm(forward, axis=-1, keepdims=True)
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right, axis=-1, keepdims=True)
+    upright = np.stack([right, np.cross(forward, right), forward], axis=1)
+    roll = Rotation.from_euler("z", rng.normal(0, 1.5), degrees=True)
+    return (Rotation.from_rotvec(wobble) * roll * Rotation.from_matrix(upright)).as_matrix()

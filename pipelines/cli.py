@@ -1,0 +1,308 @@
+"""The command line: `extpose VERB ...`.
+
+    extpose demo
+    extpose preprocess --source.path walk.mp4 videos/ --out shards
+    extpose train tiny --data shards
+    extpose predict walk.mp4 --checkpoint runs/train/model.safetensors
+
+Options are derived from the dataclasses of `extpose.config`. Exit codes: 0 all was done; 1 an
+error, printed as one line; 2 a usage error; 3 the run finished but something was quarantined.
+"""
+
+import difflib
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from extpose import __version__
+from extpose.config import (
+    RECIPES,
+    EvaluateConfig,
+    PredictConfig,
+    PreprocessConfig,
+    SynthConfig,
+    TrainConfig,
+)
+from extpose.errors import ExtPoseError
+
+T = TypeVar("T")
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""A config whose fields are options of their own, without a prefix."""
+
+
+@dataclass(frozen=True)
+class DemoArgs:
+    """`extpose demo`."""
+
+    out: Path = Path("demo")
+    """Folder of everything that is made."""
+    train_seconds: float = 150.0
+    """How long the small network is trained."""
+    num_clips: int = 192
+    """Synthetic clips to train on."""
+
+
+@dataclass(frozen=True)
+class DoctorArgs:
+    """`extpose doctor`."""
+
+    fetch: bool = False
+    """Also fetch the detector weights, motion clips and sample videos that are missing."""
+
+
+@dataclass(frozen=True)
+class InspectArgs:
+    """`extpose inspect`."""
+
+    shard: tyro.conf.Positional[tuple[Path, ...]]
+    """Shards (.tar)."""
+    out: Path = Path("inspect")
+    """Folder for the contact sheets."""
+    max_clips: int = 4
+    """Clips drawn per shard."""
+
+
+@dataclass(frozen=True)
+class ValidateArgs:
+    """`extpose validate`."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of shards and their manifest."""
+
+
+@dataclass(frozen=True)
+class PredictArgs:
+    """`extpose predict`."""
+
+    video: tyro.conf.Positional[tuple[Path, ...]]
+    """Video files."""
+    config: Flat[PredictConfig]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One word of the command line."""
+
+    summary: str
+    example: str
+    run: Callable[[list[str], "Verb"], int]
+
+
+def parse(kind: Callable[..., T], args: list[str], verb: Verb, default: T | None = None) -> T:
+    """Options to a dataclass; tyro prints usage errors and exits with 2."""
+    name = next(name for name, candidate in VERBS.items() if candidate is verb)
+    return tyro.cli(
+        kind,
+        prog=f"extpose {name}",
+        description=f"{verb.summary}\n\nExample:  {verb.example}",
+        args=args,
+        **({} if default is None else {"default": default}),
+    )
+
+
+def run_demo(args: list[str], verb: Verb) -> int:
+    """The whole line on a packaged video."""
+    options = parse(DemoArgs, args, verb)
+    from pipelines.demo import demo
+
+    return demo(options.out, train_seconds=options.train_seconds, num_clips=options.num_clips)
+
+
+def run_doctor(args: list[str], verb: Verb) -> int:
+    """What is there and what is missing."""
+    options = parse(DoctorArgs, args, verb)
+    from pipelines.doctor import doctor
+
+    return doctor(fetch_missing=options.fetch)
+
+
+def run_synth(args: list[str], verb: Verb) -> int:
+    """Rendered clips."""
+    config = parse(SynthConfig, args, verb)
+    from pipelines.synth import synthesize
+
+    return synthesize(config)
+
+
+def run_preprocess(args: list[str], verb: Verb) -> int:
+    """Videos to shards."""
+    config = parse(PreprocessConfig, args, verb)
+    from pipelines.preprocess import preprocess
+
+    return preprocess(config)
+
+
+def run_inspect(args: list[str], verb: Verb) -> int:
+    """Shards to contact sheets."""
+    options = parse(InspectArgs, args, verb)
+    from pipelines.inspect import inspect_shards
+
+    for path in inspect_shards(options.shard, options.out, max_clips=options.max_clips):
+        print(path)
+    return 0
+
+
+def run_validate(args: list[str], verb: Verb) -> int:
+    """Shards against the contract."""
+    options = parse(ValidateArgs, args, verb)
+    from pipelines.validate import validate
+
+    return validate(options.folder)
+
+
+def run_train(args: list[str], verb: Verb) -> int:
+    """Shards to a checkpoint."""
+    default = TrainConfig()
+    if args and not args[0].startswith("-"):
+        recipe = args.pop(0)
+        if recipe not in RECIPES:
+            raise SystemExit(usage_error("recipe", recipe, list(RECIPES)))
+        default = RECIPES[recipe]
+    config = parse(TrainConfig, args, verb, default)
+    from pipelines.train import train
+
+    print(f"checkpoint: {train(config)}")
+    return 0
+
+
+def run_evaluate(args: list[str], verb: Verb) -> int:
+    """Metrics on labelled shards."""
+    config = parse(EvaluateConfig, args, verb)
+    from pipelines.evaluate import evaluate
+
+    print(evaluate(config).table())
+    return 0
+
+
+def run_predict(args: list[str], verb: Verb) -> int:
+    """Videos to body parameters, overlay and report."""
+    options = parse(PredictArgs, args, verb)
+    from pipelines.predict import predict
+
+    return predict(options.video, options.config)
+
+
+def run_submit(args: list[str], verb: Verb) -> int:
+    """Another verb, on a Ray cluster."""
+    from cluster.submit import SubmitConfig, submit
+
+    if "--" not in args:
+        parse(SubmitConfig, args if args else ["--help"], verb)
+        raise SystemExit(usage_error("verb", "", list(VERBS)))
+    split = args.index("--")
+    return submit(args[split + 1 :], parse(SubmitConfig, args[:split], verb))
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "The whole line on a real video, with pictures and a report.", "extpose demo", run_demo
+    ),
+    "doctor": Verb(
+        "What is installed, what is missing, and the command that brings it.",
+        "extpose doctor --fetch",
+        run_doctor,
+    ),
+    "synth": Verb(
+        "Render clips of the free body with exact truth.",
+        "extpose synth --out data/synth --num-clips 64",
+        run_synth,
+    ),
+    "preprocess": Verb(
+        "Videos to shards: people, tracks, 2D keypoints, crops, skeleton drawings.",
+        "extpose preprocess --source.path walk.mp4 videos/ --out data/walk",
+        run_preprocess,
+    ),
+    "inspect": Verb(
+        "Draw the clips of a shard as a contact sheet.",
+        "extpose inspect data/walk/shards/*.tar --out sheets",
+        run_inspect,
+    ),
+    "validate": Verb(
+        "Check shards against the contract and their manifest.",
+        "extpose validate data/walk",
+        run_validate,
+    ),
+    "train": Verb(
+        f"Shards to a checkpoint. Recipes: {', '.join(RECIPES)}.",
+        "extpose train tiny --data data/synth --out runs/tiny",
+        run_train,
+    ),
+    "evaluate": Verb(
+        "Metrics of a checkpoint on labelled shards.",
+        "extpose evaluate --checkpoint runs/tiny/model.safetensors --data data/held-out",
+        run_evaluate,
+    ),
+    "predict": Verb(
+        "Every person of a video: body parameters, mesh overlay, report.",
+        "extpose predict walk.mp4 --checkpoint runs/tiny/model.safetensors --out runs/walk",
+        run_predict,
+    ),
+    "submit": Verb(
+        "Send another verb to a Ray cluster.",
+        "extpose submit --address http://head:8265 -- train body-video --data s3://bucket/shards",
+        run_submit,
+    ),
+}
+
+
+def usage() -> str:
+    """The list of verbs."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: extpose VERB [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "`extpose VERB --help` shows its options.",
+        ]
+    )
+
+
+def usage_error(what: str, given: str, allowed: Sequence[str]) -> int:
+    """Say what was not understood and what may have been meant; returns exit code 2."""
+    close = difflib.get_close_matches(given, allowed, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else f" Choose from: {', '.join(allowed)}."
+    print(f"extpose: unknown {what} '{given}'.{hint}", file=sys.stderr)
+    return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    args: list[Any] = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"extpose {__version__}")
+        return 0
+    name = args.pop(0)
+    if name not in VERBS:
+        return usage_error("verb", name, list(VERBS))
+    try:
+        return VERBS[name].run(args, VERBS[name])
+    except ExtPoseError as error:
+        logging.debug("%s", traceback.format_exc())
+        print(f"extpose {name}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("extpose", "pipelines", "cluster"):
+            raise
+        print(
+            f"extpose {name}: the package '{error.name}' is not installed; "
+            "`pip install 'extpose[cluster]'` brings everything that the pipelines need",
+            file=sys.stderr,
+        )
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
