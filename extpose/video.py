@@ -55,6 +55,11 @@ class VideoInfo:
     """Frames that a player shows; of a truncated file, those that were promised."""
     codec: str
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Upright height, width."""
+        return self.height, self.width
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:

@@ -120,9 +120,13 @@ def test_bad_input_is_refused():
     frames = video(*([person(100, 100)] for _ in range(4)))
     with pytest.raises(ValueError, match="frame 2 follows 0"):
         link_tracks([frames[0], *frames[2:]], CONFIG, SIZE)
+
+
+def test_boxes_without_area_are_left_out_and_counted():
     box, points = person(100, 100)
-    with pytest.raises(ValueError, match="x1 < x2"):
-        link_tracks(video([(box[[2, 1, 0, 3]], points)]), CONFIG, SIZE)
+    frames = [[(box, points), (box[[2, 1, 2, 3]], points)] for _ in range(10)]
+    result = link_tracks(video(*frames), CONFIG, SIZE)
+    assert (len(result.tracks), len(result.filtered), result.num_empty) == (1, 0, 10)
 
 
 @settings(deadline=None)

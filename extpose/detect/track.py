@@ -11,10 +11,10 @@ Reasons why a track is not kept: `too_short`, `too_small`, `low_confidence`.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 from scipy.optimize import linear_sum_assignment
 
 from extpose.config import DetectConfig
@@ -46,6 +46,8 @@ class TrackingResult:
 
     tracks: tuple[Track, ...]
     filtered: tuple[FilteredTrack, ...]
+    num_empty: int = 0
+    """Detections without an area (cut off by the image's edge), left out before linking."""
 
     @property
     def filtered_reasons(self) -> dict[str, int]:
@@ -84,8 +86,9 @@ def link_tracks(
 ) -> TrackingResult:
     """Link the detections of consecutive frames (index, time, detections).
 
-    `image_size` is height, width. Raises ValueError for a gap in the indices and for empty boxes.
+    `image_size` is height, width. Raises ValueError for a gap in the indices.
     """
+    num_empty = 0
     times: dict[int, float] = {}
     people: list[_Person] = []
     active: list[_Person] = []
@@ -93,32 +96,41 @@ def link_tracks(
         if times and frame - 1 not in times:
             raise ValueError(f"frame {frame} follows {max(times)}: indices must be consecutive")
         times[frame] = time
+        has_area = _has_area(detections.bbox_xyxy)
+        num_empty += int((~has_area).sum())
+        boxes, points = detections.bbox_xyxy[has_area], detections.keypoints_2d[has_area]
         active = [p for p in active if frame - p.frames[-1] <= config.max_gap + 1]
-        pairs = _match(active, frame, detections)
+        pairs = _match(active, frame, boxes, points)
         for row, column in pairs:
-            active[row].add(frame, detections.bbox_xyxy[column], detections.keypoints_2d[column])
+            active[row].add(frame, boxes[column], points[column])
         known = {column for _, column in pairs}
-        for column in range(len(detections.scores)):
+        for column in range(len(boxes)):
             if column not in known:
                 person = _Person(track_id=len(people))
-                person.add(frame, detections.bbox_xyxy[column], detections.keypoints_2d[column])
+                person.add(frame, boxes[column], points[column])
                 people.append(person)
                 active.append(person)
-    return _select(people, times, config, image_size)
+    return replace(_select(people, times, config, image_size), num_empty=num_empty)
 
 
-def _match(people: list[_Person], frame: int, detections: Detections) -> list[tuple[int, int]]:
+def _has_area(boxes: Float32[np.ndarray, "p 4"]) -> Bool[np.ndarray, " p"]:
+    return ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
+
+
+def _match(
+    people: list[_Person],
+    frame: int,
+    boxes: Float32[np.ndarray, "p 4"],
+    points: Float32[np.ndarray, "p k 3"],
+) -> list[tuple[int, int]]:
     """Pairs (person, detection) of least total distance, none farther than the gate."""
-    box = detections.bbox_xyxy
-    if not ((box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])).all():
-        raise ValueError(f"frame {frame}: detections need x1 < x2 and y1 < y2, got {box.tolist()}")
-    if not people or not len(box):
+    if not people or not len(boxes):
         return []
-    cost = np.full((len(people), len(box)), np.inf)
+    cost = np.full((len(people), len(boxes)), np.inf)
     for row, person in enumerate(people):
         gate = GATE + GATE_PER_FRAME * (frame - person.frames[-1])
-        for column in range(len(box)):
-            distance = _distance(person, frame, box[column], detections.keypoints_2d[column])
+        for column in range(len(boxes)):
+            distance = _distance(person, frame, boxes[column], points[column])
             if distance <= gate:
                 cost[row, column] = distance
     forbidden = 1e6

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from extpose.data.clip import decode_image, encode_jpeg
 from extpose.synth.appearance import random_color
 
 MAX_FLOOR = 40.0
@@ -78,13 +79,11 @@ def degrade(
     """Blur, colour, noise and JPEG, in the order of a camera."""
     image = rgb.astype(np.float32)
     if degradation.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), degradation.blur)
-    image = image * degradation.gain.astype(np.float32)
-    noise = rng.standard_normal(image.shape[:2], np.float32)[..., None]
-    image = np.clip(image + noise * degradation.noise, 0, 255).astype(np.uint8)
-    options = [cv2.IMWRITE_JPEG_QUALITY, degradation.jpeg_quality]
-    _, data = cv2.imencode(".jpg", image[..., ::-1], options)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]).astype(np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), degradation.blur), np.float32)
+    image *= degradation.gain.astype(np.float32)
+    image += rng.standard_normal(image.shape[:2], np.float32)[..., None] * degradation.noise
+    image = np.clip(image, 0, 255, out=image).astype(np.uint8)
+    return decode_image(encode_jpeg(image, degradation.jpeg_quality))
 
 
 def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +91,7 @@ def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.nda
     height, width = image_size
     ramp = np.linspace(0, 1, height)[:, None, None]
     image = random_color(rng) * (1 - ramp) + random_color(rng) * ramp + np.zeros((1, width, 1))
-    image += rng.uniform(5, 45) * _cloud(image_size, rng)[..., None]
+    image += rng.uniform(3, 24) * _cloud(image_size, rng)[..., None]
     for _ in range(rng.integers(0, 14)):
         x, y = rng.uniform(-0.1, 1) * width, rng.uniform(-0.1, 0.9) * height
         w, h = rng.uniform(0.03, 0.35, 2) * (width, height)
@@ -104,7 +103,7 @@ def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.nda
             corners = (int(x), int(y)), (int(x + w), int(y + h))
             thickness = -1 if rng.random() < 0.75 else int(rng.integers(1, 6))
             cv2.rectangle(image, *corners, color, thickness, cv2.LINE_AA)
-    return image + rng.uniform(0, 25) * _cloud(image_size, rng, finest=True)[..., None]
+    return image + rng.uniform(0, 14) * _cloud(image_size, rng, finest=True)[..., None]
 
 
 def _paint_floor(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
