@@ -197,9 +197,7 @@ def augment_targets(
     return targets
 
 
-def flip_targets(
-    targets: ClipTargets, *, body: BodyName, keypoint_set: KeypointSet
-) -> ClipTargets:
+def flip_targets(targets: ClipTargets, *, body: BodyName, keypoint_set: KeypointSet) -> ClipTargets:
     """Mirror x: rotations (y, z of the axis-angle change sign), 3D points, left and right."""
     mirror = np.array([1, -1, -1], np.float32)
     pairs = FLIP_KEYPOINTS[keypoint_set]
