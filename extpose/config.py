@@ -8,15 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-Scope = Literal["frame", "stream", "union", "full", "sequential"]
-"""Which tokens attend to which (DESIGN: attention):
-
-frame       both streams of one frame (paper, Eq. 5-9)
-stream      one stream over all frames (Eq. 10-11)
-union       one softmax over the union of both sets
-full        both streams over all frames
-sequential  `frame`, then `stream`, as two residual calls of one block
-"""
+from extpose.model_config import ModelConfig as ModelConfig
+from extpose.model_config import Scope as Scope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,34 +106,6 @@ class SynthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of the network. Defaults: ViT-H/16 of HMR2.0 and HaMeR."""
-
-    body: Literal["smpl", "mano"] = "smpl"
-    image_size: int = 256
-    """Side of the square crop; an eighth of the columns is cut on each side (256 x 192)."""
-    patch_size: int = 16
-    width: int = 1280
-    depth: int = 32
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.55
-    """Largest stochastic depth rate, reached linearly at the last block (training only)."""
-    scope: tuple[Scope, ...] = ("union",)
-    """Attention scope of the blocks: one for all, or one for each."""
-    max_frames: int = 16
-    temporal_positions: bool = True
-    """The paper's table of temporal positions, zero-initialised."""
-    head_width: int = 1024
-    head_depth: int = 6
-    head_num_heads: int = 8
-    head_dim: int = 64
-    head_mlp_width: int = 1024
-    head_context: Literal["image", "both"] = "image"
-    """Tokens that the head attends to: the image stream's, or both streams'."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """One draw for all frames of a clip (4D-Humans' values)."""
 
@@ -210,7 +175,8 @@ class EngineConfig:
 class TrainConfig:
     """`extpose train`: shards to a checkpoint."""
 
-    data_dir: Path = Path("data")
+    data: Path = Path("data")
+    """Folder of shards."""
     out: Path = Path("runs/train")
     init: Path | None = None
     """Start from the weights of this checkpoint."""
@@ -233,7 +199,7 @@ class TrainConfig:
     launcher: Literal["ray", "local"] = "ray"
     """`local`: one process, without Ray."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    loader: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
@@ -243,7 +209,8 @@ class EvaluateConfig:
     """`extpose evaluate`: metrics on labelled shards."""
 
     checkpoint: Path
-    data_dir: Path
+    data: Path
+    """Folder of labelled shards."""
     out: Path = Path("runs/evaluate")
     body_model: Path | None = None
     modalities: Literal["both", "rgb", "skeleton"] = "both"
@@ -296,7 +263,7 @@ RECIPES: dict[str, TrainConfig] = {
         checkpoint_every=200,
         num_workers=2,
         model=TINY,
-        data=DataConfig(num_frames=4, workers=0),
+        loader=DataConfig(num_frames=4, workers=0),
         loss=LossConfig(
             keypoints_3d=5.0,
             keypoints_2d=5.0,
@@ -311,7 +278,7 @@ RECIPES: dict[str, TrainConfig] = {
     ),
     "body-image": TrainConfig(
         model=replace(HUGE, max_frames=1),
-        data=DataConfig(num_frames=1),
+        loader=DataConfig(num_frames=1),
         use_gpu=True,
         num_workers=8,
     ),

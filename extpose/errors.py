@@ -26,3 +26,7 @@ class CheckpointError(ExtPoseError):
 
 class AssetError(ExtPoseError):
     """A file that must be fetched or brought by the user; the message says how."""
+
+
+class TrainingError(ExtPoseError):
+    """A training run that cannot start as configured, or cannot go on."""

@@ -5,8 +5,8 @@ the rank or the restart. The values and their ranges are 4D-Humans'; numpy only,
 
 Axes    t frames   k keypoints   j joint rotations without the root
 Units   pixels, radians, metres
-Frames  `stored` the shard's crop with its margin, `crop` the square that the network sees, `_img`
-        source image, `_cam` camera (OpenCV axes). Rotation is in the image plane and turns x
+Frames  `_crop` the square that the network sees, `_img` source image, `_cam` camera (OpenCV
+        axes). Rotation is in the image plane and turns x
         towards y: `p' = R(rotation) p`, in pixels and in the camera frame alike.
 """
 
@@ -14,10 +14,11 @@ import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Float32, Float64, Shaped
 from scipy.spatial.transform import Rotation
 
 from extpose.config import AugmentConfig
+from extpose.data.skeleton import FLIP_PAIRS
 from extpose.schema import BodyName, ClipTargets, KeypointSet
 
 FLIP_JOINTS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -25,11 +26,6 @@ FLIP_JOINTS: dict[str, tuple[tuple[int, int], ...]] = {
     "mano": (),
 }
 """Left and right among the joint rotations without the root. A mirrored hand is the other hand."""
-
-FLIP_KEYPOINTS: dict[str, tuple[tuple[int, int], ...]] = {
-    "coco17": ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    "hand21": (),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,19 +127,17 @@ def draw_masking(rng: np.random.Generator, *, rgb: float, skeleton: float) -> Ma
             return Masking(rgb=bool(drop_rgb), skeleton=bool(drop_skeleton))
 
 
-def crop_affine(
-    augmentation: Augmentation, stored_size: int, *, network_side: float, size: int
-) -> Float64[np.ndarray, "2 3"]:
-    """Affine from pixels of the stored crop to pixels of the network's crop.
+def crop_affine(augmentation: Augmentation, side: int, *, size: int) -> Float64[np.ndarray, "2 3"]:
+    """Affine from pixels of the un-augmented network crop, `side` wide, to those of the augmented.
 
-    `network_side` is the side of the un-augmented network crop in stored pixels; its centre, the
-    stored crop's (`stored_size` / 2), goes to (`size` / 2, `size` / 2).
+    The augmented crop is `size` wide. Without augmentation the centre stays the centre, HMR2.0's
+    rule (`side` / 2 goes to `size` / 2), and for `size` = `side` it is exactly the identity.
     """
     cos, sin = np.cos(augmentation.rotation), np.sin(augmentation.rotation)
     mirror = -1.0 if augmentation.is_flipped else 1.0
-    factor = size / (network_side * augmentation.scale)
+    factor = size / (side * augmentation.scale)
     linear = factor * np.array([[cos * mirror, -sin], [sin * mirror, cos]])
-    center = stored_size / 2 + network_side * np.array(augmentation.translation)
+    center = side / 2 + side * np.array(augmentation.translation)
     return np.column_stack([linear, size / 2 - linear @ center])
 
 
@@ -160,9 +154,7 @@ def disturb_keypoints(
         noise = rng.standard_normal(disturbed[..., :2].shape)
         disturbed[..., :2] += (augmentation.keypoint_noise * size * noise).astype(np.float32)
     if augmentation.joint_dropout > 0:
-        dropped: Bool[np.ndarray, " k"] = (
-            rng.random(disturbed.shape[1]) < augmentation.joint_dropout
-        )
+        dropped = rng.random(disturbed.shape[1]) < augmentation.joint_dropout
         disturbed[:, dropped, 2] = 0
     return disturbed
 
@@ -200,7 +192,7 @@ def augment_targets(
 def flip_targets(targets: ClipTargets, *, body: BodyName, keypoint_set: KeypointSet) -> ClipTargets:
     """Mirror x: rotations (y, z of the axis-angle change sign), 3D points, left and right."""
     mirror = np.array([1, -1, -1], np.float32)
-    pairs = FLIP_KEYPOINTS[keypoint_set]
+    pairs = FLIP_PAIRS[keypoint_set]
     return replace(
         targets,
         global_orient=targets.global_orient * mirror,

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from extpose.data.clip import decode_image, encode_jpeg
 from extpose.synth.appearance import random_color
 
 MAX_FLOOR = 40.0
@@ -78,21 +79,20 @@ def degrade(
     """Blur, colour, noise and JPEG, in the order of a camera."""
     image = rgb.astype(np.float32)
     if degradation.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), degradation.blur)
-    image = image * degradation.gain.astype(np.float32)
-    noise = rng.standard_normal(image.shape[:2], np.float32)[..., None]
-    image = np.clip(image + noise * degradation.noise, 0, 255).astype(np.uint8)
-    options = [cv2.IMWRITE_JPEG_QUALITY, degradation.jpeg_quality]
-    _, data = cv2.imencode(".jpg", image[..., ::-1], options)
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]).astype(np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), degradation.blur), np.float32)
+    image *= degradation.gain.astype(np.float32)
+    image += rng.standard_normal(image.shape[:2], np.float32)[..., None] * degradation.noise
+    image = np.clip(image, 0, 255, out=image).astype(np.uint8)
+    return decode_image(encode_jpeg(image, degradation.jpeg_quality))
 
 
 def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """A gradient with blotches and, mostly, boxes: furniture, windows, houses, trees."""
     height, width = image_size
     ramp = np.linspace(0, 1, height)[:, None, None]
-    image = random_color(rng) * (1 - ramp) + random_color(rng) * ramp + np.zeros((1, width, 1))
-    image += rng.uniform(5, 45) * _cloud(image_size, rng)[..., None]
+    top, bottom = (random_color(rng, strength=0.5) for _ in range(2))
+    image = top * (1 - ramp) + bottom * ramp + np.zeros((1, width, 1))
+    image += rng.uniform(3, 24) * _cloud(image_size, rng)[..., None]
     for _ in range(rng.integers(0, 14)):
         x, y = rng.uniform(-0.1, 1) * width, rng.uniform(-0.1, 0.9) * height
         w, h = rng.uniform(0.03, 0.35, 2) * (width, height)
@@ -104,12 +104,12 @@ def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.nda
             corners = (int(x), int(y)), (int(x + w), int(y + h))
             thickness = -1 if rng.random() < 0.75 else int(rng.integers(1, 6))
             cv2.rectangle(image, *corners, color, thickness, cv2.LINE_AA)
-    return image + rng.uniform(0, 25) * _cloud(image_size, rng, finest=True)[..., None]
+    return image + rng.uniform(0, 14) * _cloud(image_size, rng, finest=True)[..., None]
 
 
 def _paint_floor(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Plain, planks or tiles, paler with distance, with a little dirt; `ground` in metres, n 2."""
-    color = random_color(rng)
+    color, far = (random_color(rng, strength=0.5) for _ in range(2))
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.3, 1.2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     cell = np.floor(ground @ turn / period)
@@ -122,7 +122,7 @@ def _paint_floor(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     waves = rng.normal(0, 1, (8, 2)) * rng.uniform(1, 12, (8, 1))
     dirt = np.sin(ground @ waves.T + rng.uniform(0, 6, 8)).sum(-1) / (1 + distance / 8)
     fade = np.exp(-distance / rng.uniform(8, 40))[:, None]
-    return colors * fade + random_color(rng) * (1 - fade) + rng.uniform(1, 5) * dirt[:, None]
+    return colors * fade + far * (1 - fade) + rng.uniform(1, 5) * dirt[:, None]
 
 
 def _cloud(

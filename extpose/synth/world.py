@@ -18,6 +18,9 @@ from extpose.config import SynthConfig
 from extpose.schema import Split
 from extpose.synth.motion import JOINTS, SOURCE_LEG, Motion, sample_motion
 
+WORLD_VERSION = 1
+"""Raised with every change after which the same seed gives other clips."""
+
 PERSON_HEIGHT = 1.72
 """Metres; of the average body, for framing."""
 ARMS = tuple(i for i, name in enumerate(JOINTS) if name.split("_")[-1] in ("shoulder", "elbow"))
@@ -62,7 +65,7 @@ class Camera:
 
     def to_camera(self, points_world: Float64[np.ndarray, "t n 3"]) -> np.ndarray:
         """World points of each frame in camera axes, `t n 3`."""
-        return np.einsum("tij,tnj->tni", self.R, points_world - self.position[:, None])
+        return (points_world - self.position[:, None]) @ self.R.transpose(0, 2, 1)
 
 
 def make_rng(seed: int, split: Split, index: int, purpose: Purpose) -> np.random.Generator:
@@ -113,8 +116,8 @@ def sample_camera(
     focal = height / 2 / np.tan(np.deg2rad(np.exp(rng.uniform(np.log(28), np.log(62)))) / 2)
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     is_close = rng.random() < 0.15
-    fraction = rng.uniform(0.9, 1.5) if is_close else rng.uniform(0.5, 0.88)
-    distance = max(focal * PERSON_HEIGHT / (fraction * height), 1.6)
+    fraction = rng.uniform(0.9, 1.5) if is_close else rng.uniform(0.55, 0.9)
+    distance = max(focal * PERSON_HEIGHT / (fraction * height), 2.0)
     eye_level = rng.choice(
         [rng.uniform(0.4, 0.9), rng.uniform(0.9, 1.8), rng.uniform(1.8, 2.8)], p=[0.2, 0.6, 0.2]
     )
@@ -125,11 +128,9 @@ def sample_camera(
     carried = path * [1, 0, 1] * np.maximum(0, 1 - 1 / np.maximum(away, 1e-9))
     rest = path - carried
     metres = distance / focal
-    aim = middle + [
-        rng.uniform(-0.12, 0.12) * width * metres,
-        rng.uniform(-0.06, 0.06) * height * metres + (rng.uniform(-0.3, 0.5) if is_close else 0),
-        0.0,
-    ]
+    shift_x, shift_y = rng.uniform(-0.12, 0.12) * width, rng.uniform(-0.06, 0.06) * height
+    part = rng.uniform(-0.3, 0.5) if is_close else 0.0
+    aim = middle + np.array([shift_x * metres, shift_y * metres + part, 0.0])
     aim = aim + carried + rng.uniform(0.5, 1.0) * rest * [1, 0.7, 1]
     start = middle * [1, 0, 1] + [0, eye_level, np.sqrt(max(distance**2 - eye_level**2 / 4, 1.0))]
     shake, sway = rng.uniform(0, 0.006), rng.uniform(0, 0.012)

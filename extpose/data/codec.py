@@ -1,0 +1,224 @@
+"""A clip as the members of one tar sample: names, bytes, and every check of the contract.
+
+The only file that knows member names and encodings. The format in prose: `docs/data.md`.
+
+Axes    t frames   k keypoints   j joint rotations without the root
+"""
+
+import io
+import json
+import types
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from extpose.errors import ShardError
+from extpose.schema import (
+    MAX_CLIP_FRAMES,
+    NUM_KEYPOINTS,
+    NUM_ROTATIONS,
+    SCHEMA_VERSION,
+    Clip,
+    ClipMeta,
+    ClipTargets,
+)
+
+META, ARRAYS = "meta.json", "arrays.npz"
+MAX_KEY = 80
+"""Characters of a key: a USTAR header has 100 for key and member name."""
+
+_INPUTS: dict[str, tuple[type, tuple[int | str, ...]]] = {
+    "bbox_xyxy": (np.float32, ("t", 4)),
+    "crop_to_img": (np.float32, ("t", 2, 3)),
+    "keypoints_2d": (np.float32, ("t", "k", 3)),
+    "timestamps": (np.float64, ("t",)),
+    "is_detected": (np.bool_, ("t",)),
+}
+_OPTIONAL: dict[str, tuple[type, tuple[int | str, ...]]] = {
+    "intrinsics": (np.float32, ("t", 3, 3)),
+}
+_TARGETS: dict[str, tuple[type, tuple[int | str, ...]]] = {
+    "target.global_orient": (np.float32, ("t", 3)),
+    "target.pose": (np.float32, ("t", "j", 3)),
+    "target.betas": (np.float32, (10,)),
+    "target.transl": (np.float32, ("t", 3)),
+    "target.keypoints_2d": (np.float32, ("t", "k", 3)),
+    "target.keypoints_3d": (np.float32, ("t", "k", 4)),
+    "target.has_pose": (np.bool_, ("t",)),
+    "target.has_betas": (np.bool_, ()),
+}
+
+
+def member_names(num_frames: int) -> list[str]:
+    """The members of a clip in their fixed order, without the key."""
+    images = [f"{i:03d}.{kind}" for i in range(num_frames) for kind in ("jpg", "skeleton.png")]
+    return [META, ARRAYS, *images]
+
+
+def encode_clip(clip: Clip) -> dict[str, bytes]:
+    """Member name (without the key) to bytes, in the fixed order. Refuses a bad clip."""
+    arrays: dict[str, np.ndarray] = {name: getattr(clip, name) for name in _INPUTS}
+    if clip.intrinsics is not None:
+        arrays["intrinsics"] = clip.intrinsics
+    if clip.targets is not None:
+        arrays |= {name: getattr(clip.targets, name.split(".")[1]) for name in _TARGETS}
+    meta = json.loads(json.dumps(asdict(clip.meta)))
+    if len(clip.key) > MAX_KEY:
+        raise ShardError(f"{clip.key}: key of {len(clip.key)} characters, at most {MAX_KEY}")
+    _check_arrays(arrays, _parse_meta(meta, clip.key), clip.num_frames, clip.key)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})  # type: ignore[arg-type]
+    images = [image for pair in zip(clip.rgb, clip.skeleton, strict=True) for image in pair]
+    values = [json.dumps(meta, sort_keys=True).encode(), buffer.getvalue(), *images]
+    return dict(zip(member_names(clip.num_frames), values, strict=True))
+
+
+def decode_clip(members: Mapping[str, bytes], key: str, *, path: object = "clip") -> Clip:
+    """Inverse of `encode_clip`; `path` is for the messages.
+
+    Raises ShardError for another schema version, unknown, missing or misplaced members, wrong
+    types, shapes or values. Never unpickles.
+    """
+    where = f"{path}: {key}"
+    num_frames = count_frames(list(members), where)
+    meta, arrays = decode_head(members[META], members[ARRAYS], num_frames, where)
+    images = list(members.values())[2:]
+    return assemble(key, meta, arrays, rgb=images[0::2], skeleton=images[1::2], where=where)
+
+
+def count_frames(names: Sequence[str], where: str) -> int:
+    """Frames of a clip with these members; refuses any other list than that of the contract.
+
+    `where` (file and key) begins the message of the ShardError.
+    """
+    num_frames = sum(name.endswith(".jpg") for name in names)
+    expected = member_names(num_frames)
+    if sorted(names) != sorted(expected):
+        missing = sorted(set(expected) - set(names))
+        unknown = sorted(set(names) - set(expected))
+        repeated = sorted({name for name in names if list(names).count(name) > 1})
+        raise ShardError(
+            f"{where}: members: missing {missing}, unknown {unknown}, repeated {repeated}"
+        )
+    for name, wanted in zip(names, expected, strict=True):
+        if name != wanted:
+            raise ShardError(f"{where}: members: {name} where {wanted} should be")
+    if not 1 <= num_frames <= MAX_CLIP_FRAMES:
+        raise ShardError(f"{where}: {num_frames} frames, allowed 1 to {MAX_CLIP_FRAMES}")
+    return num_frames
+
+
+def decode_head(
+    meta_bytes: bytes, npz_bytes: bytes, num_frames: int, where: str
+) -> tuple[ClipMeta, dict[str, np.ndarray]]:
+    """What a clip has besides pictures, checked: its meta data, and its arrays by stored name."""
+    try:
+        meta_json = json.loads(meta_bytes)
+    except ValueError as error:
+        raise ShardError(f"{where}: {META}: not JSON ({error})") from error
+    try:
+        with np.load(io.BytesIO(npz_bytes), allow_pickle=False) as npz:
+            arrays = dict(npz)
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ShardError(f"{where}: {ARRAYS}: not readable ({error})") from error
+    meta = _parse_meta(meta_json, where)
+    _check_arrays(arrays, meta, num_frames, where)
+    return meta, arrays
+
+
+def _parse_meta(value: Any, where: str) -> ClipMeta:
+    """JSON to `ClipMeta`; refuses other versions first, then other fields, then other types."""
+    if not isinstance(value, dict):
+        raise ShardError(f"{where}: {META}: a JSON object is expected, got {type(value).__name__}")
+    version = value.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ShardError(
+            f"{where}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}"
+        )
+    hints = get_type_hints(ClipMeta)
+    if value.keys() != hints.keys():
+        missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
+        raise ShardError(f"{where}: {META}: missing {missing}, unknown {unknown}")
+    for name, hint in hints.items():
+        if not _matches(value[name], hint):
+            raise ShardError(f"{where}: {META}: {name} is {value[name]!r}, expected {hint}")
+    if not (value["crop_size"] >= value["skeleton_size"] > 0 and value["fps"] > 0):
+        sizes = {name: value[name] for name in ("crop_size", "skeleton_size", "fps")}
+        raise ShardError(f"{where}: {META}: {sizes}, expected crop >= skeleton > 0 and fps > 0")
+    return ClipMeta(**value | {"image_size": tuple(value["image_size"])})
+
+
+def _matches(value: object, hint: Any) -> bool:
+    """Whether a JSON value fits a field's type; an int is a float, a bool is no int."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_matches(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(args)
+            and all(_matches(v, a) for v, a in zip(value, args, strict=True))
+        )
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _check_arrays(
+    arrays: Mapping[str, np.ndarray], meta: ClipMeta, num_frames: int, where: str
+) -> None:
+    """Refuse other arrays, dtypes and shapes than the contract's, and values that mean nothing."""
+    expected = dict(_INPUTS)
+    if "intrinsics" in arrays:
+        expected |= _OPTIONAL
+    if any(name.startswith("target.") for name in arrays):
+        expected |= _TARGETS
+    if arrays.keys() != expected.keys():
+        missing = sorted(expected.keys() - arrays.keys())
+        unknown = sorted(arrays.keys() - expected.keys())
+        raise ShardError(f"{where}: {ARRAYS}: missing {missing}, unknown {unknown}")
+    axes = {"t": num_frames, "k": NUM_KEYPOINTS[meta.keypoint_set], "j": NUM_ROTATIONS[meta.body]}
+    for name, (dtype, symbols) in expected.items():
+        array = np.asarray(arrays[name])
+        shape = tuple(axes[s] if isinstance(s, str) else s for s in symbols)
+        if array.dtype != dtype or array.shape != shape:
+            raise ShardError(
+                f"{where}: {name} is {array.dtype} {array.shape}, expected {dtype.__name__} {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ShardError(f"{where}: {name} has values that are not finite")
+    for name in ("keypoints_2d", "target.keypoints_2d", "target.keypoints_3d"):
+        if name in arrays:
+            low, high = arrays[name][..., -1].min(), arrays[name][..., -1].max()
+            if low < 0 or high > 1:
+                raise ShardError(f"{where}: {name} has confidences {low} to {high}, allowed 0 to 1")
+
+
+def assemble(
+    key: str,
+    meta: ClipMeta,
+    arrays: dict[str, np.ndarray],
+    *,
+    rgb: Sequence[bytes],
+    skeleton: Sequence[bytes],
+    where: str,
+) -> Clip:
+    """A clip of what `decode_head` gave and of the pictures."""
+    targets = {f.name: arrays.pop(f"target.{f.name}", None) for f in fields(ClipTargets)}
+    try:
+        return Clip(
+            key=key,
+            meta=meta,
+            rgb=tuple(rgb),
+            skeleton=tuple(skeleton),
+            intrinsics=arrays.pop("intrinsics", None),
+            targets=ClipTargets(**targets) if targets["betas"] is not None else None,  # type: ignore[arg-type]
+            **arrays,
+        )
+    except ValueError as error:
+        raise ShardError(f"{where}: {error}") from error

@@ -1,0 +1,203 @@
+"""Shards to batches.
+
+`ClipDataset` reads windows at random places of the shards through an offset index; which ones a
+step sees is `StepSampler`'s. `stream_clips` reads remote shards from beginning to end through
+WebDataset instead, in an order that is shuffled anew each epoch.
+
+Axes    b clips   t frames
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+from torch.utils.data import DataLoader, Dataset
+
+from extpose.batch import Batch
+from extpose.config import DataConfig
+from extpose.data.augment import Masking, draw_augmentation, draw_masking, draw_rng
+from extpose.data.sampler import Draw, StepSampler
+from extpose.data.shards import ShardIndex, decode_clip
+from extpose.data.window import View, make_batch, plain_view
+from extpose.errors import ShardError
+from extpose.schema import BodyName, Clip
+
+PREFETCH = 4
+"""Micro-batches that each loader process keeps ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The frames [start, start + count) of clip `index`."""
+
+    index: int
+    start: int
+    count: int
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The shards of a data folder, sorted. Raises ShardError when there are none."""
+    paths = sorted(folder.rglob("*.tar")) if folder.is_dir() else []
+    if not paths:
+        raise ShardError(f"{folder}: no shards (*.tar) in this folder")
+    return paths
+
+
+class ClipDataset(Dataset[Batch]):
+    """Batches of windows. Items are asked for by lists of draws, so a batch is filled in place."""
+
+    def __init__(
+        self, index: ShardIndex, config: DataConfig, *, body: BodyName, size: int, seed: int = 0
+    ) -> None:
+        self.index, self.config, self.body, self.size, self.seed = index, config, body, size, seed
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        """The training batch of these draws: augmented, masked."""
+        pairs = [self.draw_view(draw) for draw in draws]
+        return self.collate([clip for clip, _ in pairs], [view for _, view in pairs], True)
+
+    def draw_view(self, draw: Draw) -> tuple[Clip, View]:
+        """Window, augmentation and masking of one draw: a function of (seed, epoch, key)."""
+        key, config = self.index.keys[draw.index], self.config
+
+        def rng(purpose: str) -> Any:
+            return draw_rng(self.seed, draw.epoch, key, purpose=purpose)
+
+        count = min(config.num_frames, -(-self.index.num_frames(draw.index) // config.stride))
+        room = self.index.num_frames(draw.index) - ((count - 1) * config.stride + 1)
+        start = int(rng("window").integers(room + 1)) if count == config.num_frames else 0
+        clip = self.read(draw.index, start, count, stride=config.stride)
+        view = View(
+            augmentation=draw_augmentation(
+                rng("augmentation"), config.augment, is_right=clip.meta.is_right
+            ),
+            masking=draw_masking(
+                rng("masking"), rgb=config.mask_rgb, skeleton=config.mask_skeleton
+            ),
+            noise_rng=rng("noise"),
+        )
+        return clip, view
+
+    def plain_batch(self, windows: Sequence[Window], masking: Masking) -> Batch:
+        """Windows as they are, for evaluation; `targets` is None when none of them has any."""
+        clips = [self.read(w.index, w.start, w.count) for w in windows]
+        return self.collate(clips, [plain_view(clip, masking) for clip in clips], False)
+
+    def collate(self, clips: list[Clip], views: list[View], with_targets: bool) -> Batch:
+        """`make_batch` with this data set's sizes."""
+        return make_batch(
+            clips,
+            views,
+            num_frames=self.config.num_frames,
+            size=self.size,
+            skeleton=self.config.skeleton,
+            with_targets=with_targets,
+        )
+
+    def read(self, index: int, start: int, count: int, *, stride: int = 1) -> Clip:
+        """A window as a clip. Raises ShardError when it is of another body."""
+        clip = self.index.read_window(index, start, count, stride)
+        if clip.meta.body != self.body:
+            raise ShardError(
+                f"{self.index.path_of(index)}: {clip.key}: body is {clip.meta.body!r}, "
+                f"the network's is {self.body!r}"
+            )
+        return clip
+
+    def has_labels(self) -> bool:
+        """Whether any clip has targets; reads until it finds one."""
+        return any(self.read(i, 0, 1).targets is not None for i in range(len(self)))
+
+
+def training_batches(
+    dataset: ClipDataset, sampler: StepSampler, *, workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Micro-batches of this rank in the sampler's order, whatever the number of `workers`.
+
+    Loader processes are forked: 2 s to the first batch, against 16 s where each one must import
+    torch anew. They are safe to fork because they use no threads (torch's, OpenCV's) themselves.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=_same,  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_use_one_thread if workers else None,
+        pin_memory=pin_memory,
+    )
+
+
+def evaluation_windows(index: ShardIndex, num_frames: int, *, max_clips: int = 0) -> list[Window]:
+    """Consecutive windows that cover every frame of every clip exactly once."""
+    clips = range(min(max_clips, len(index)) if max_clips else len(index))
+    return [
+        Window(index=i, start=start, count=min(num_frames, index.num_frames(i) - start))
+        for i in clips
+        for start in range(0, index.num_frames(i), num_frames)
+    ]
+
+
+def evaluation_batches(
+    dataset: ClipDataset, windows: Sequence[Window], *, batch: int, masking: Masking
+) -> Iterator[tuple[Sequence[Window], Batch]]:
+    """The windows in order, `batch` at a time, each with its batch."""
+    for first in range(0, len(windows), batch):
+        part = windows[first : first + batch]
+        yield part, dataset.plain_batch(part, masking)
+
+
+def stream_clips(urls: Sequence[str], *, seed: int, rank: int = 0, world_size: int = 1) -> Any:
+    """An endless WebDataset pipeline of clips, for shards that cannot be read at random.
+
+    Each epoch shuffles the list of shards by (seed, epoch) before ranks and loader processes take
+    their share, so no rank keeps the same shards; the stream has no end, so all ranks can take
+    equally many batches. Any URL that WebDataset opens (`pipe:`, `https:`, a path). Raises
+    ShardError for a clip that breaks the contract.
+    """
+    import webdataset
+
+    return webdataset.DataPipeline(
+        _ShardOrder(tuple(urls), seed, rank, world_size),
+        webdataset.tarfile_to_samples(handler=webdataset.reraise_exception),
+        webdataset.map(_decode_sample),
+    )
+
+
+@dataclass(frozen=True)
+class _ShardOrder:
+    urls: tuple[str, ...]
+    seed: int
+    rank: int
+    world_size: int
+
+    def __call__(self) -> Iterator[dict[str, str]]:
+        from torch.utils.data import get_worker_info
+
+        info = get_worker_info()
+        workers, worker = (info.num_workers, info.id) if info else (1, 0)
+        position = self.rank * workers + worker
+        while True:
+            epoch, offset = divmod(position, len(self.urls))
+            order = draw_rng(self.seed, epoch, "", purpose="shards").permutation(len(self.urls))
+            yield {"url": self.urls[order[offset]]}
+            position += self.world_size * workers
+
+
+def _decode_sample(sample: dict[str, Any]) -> Clip:
+    members = {name: data for name, data in sample.items() if not name.startswith("__")}
+    return decode_clip(members, sample["__key__"], path=sample["__url__"])
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
+
+
+def _use_one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)

@@ -1,0 +1,286 @@
+"""From clips and videos to body motion, with a trained network: the line without shards and Ray.
+
+    motions = predict_video(path, network, detector=detector, config=config)
+
+Axes    t frames   j joint rotations without the root   v vertices
+Units   metres, radians, pixels, seconds; `_cam` is the full image's camera (OpenCV axes)
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+
+from extpose.batch import Batch, Prediction, to_device
+from extpose.body_model import BodyModel, BodyOutput
+from extpose.config import PredictConfig, SkeletonConfig
+from extpose.data.augment import Masking
+from extpose.data.clip import ClipBuilder, ClipOrigin, split_track
+from extpose.data.window import make_batch, plain_view
+from extpose.detect.people import Detections, Track
+from extpose.detect.track import TrackingResult, link_tracks
+from extpose.errors import VideoError
+from extpose.geometry import (
+    axis_angle_to_matrix,
+    crop_cam_to_full,
+    default_focal_length,
+    matrix_to_axis_angle,
+)
+from extpose.model.extpose import ExtPose
+from extpose.schema import MAX_CLIP_FRAMES, Clip
+from extpose.video import Frame, probe, read_frames
+
+Modalities = Literal["both", "rgb", "skeleton"]
+
+
+class Detector(Protocol):
+    """Finds the people of a frame; `PersonDetector` is one."""
+
+    name: str
+
+    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
+        """All people of an RGB frame."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A trained network and the body it poses, on one device."""
+
+    model: ExtPose
+    body: BodyModel
+    device: str = "cpu"
+    modalities: Modalities = "both"
+    """What the network gets to see; the other modality is masked as in training."""
+    batch: int = 4
+    """Windows of one forward pass."""
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+    """How skeletons are drawn: as in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """One person over t consecutive frames, in the camera of the full image.
+
+    `vertices_cam = body(global_orient, pose, betas) + transl` projects with `focal_length` and the
+    principal point at the image's centre.
+    """
+
+    track_id: int
+    frame: Int64[np.ndarray, " t"]
+    """Index in the video."""
+    timestamps: Float64[np.ndarray, " t"]
+    global_orient: Float32[np.ndarray, "t 3"]
+    pose: Float32[np.ndarray, "t j 3"]
+    betas: Float32[np.ndarray, " 10"]
+    """One shape: the mean over the frames."""
+    transl: Float32[np.ndarray, "t 3"]
+    focal_length: float
+    image_size: tuple[int, int]
+    """Height, width."""
+    bbox_xyxy: Float32[np.ndarray, "t 4"]
+    keypoints_2d: Float32[np.ndarray, "t k 3"]
+    """What the detector saw: x y in source pixels, confidence."""
+    is_detected: Bool[np.ndarray, " t"]
+
+    @property
+    def intrinsics(self) -> Float32[np.ndarray, "3 3"]:
+        """Camera matrix of the full image."""
+        height, width = self.image_size
+        f = self.focal_length
+        return np.array([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]], np.float32)
+
+    def posed(self, body: BodyModel, start: int = 0, stop: int | None = None) -> BodyOutput:
+        """Mesh, joints and keypoints of the frames [start, stop) in the camera frame, metres."""
+        part = slice(start, stop)
+        orient, pose, transl = (
+            torch.from_numpy(a[part]) for a in (self.global_orient, self.pose, self.transl)
+        )
+        betas = torch.from_numpy(self.betas).expand(len(orient), 10)
+        with torch.inference_mode():
+            return body(axis_angle_to_matrix(orient), axis_angle_to_matrix(pose), betas, transl)
+
+
+def sliding_windows(num_frames: int, size: int) -> list[tuple[int, int, int]]:
+    """Windows of `size` frames, half overlapping: (start, first kept, one after the last kept).
+
+    Every frame is kept once, from the window in which it lies most central. A clip that is shorter
+    than a window is one window from 0 (its rest is padding).
+    """
+    if num_frames <= size:
+        return [(0, 0, num_frames)]
+    starts = [*range(0, num_frames - size, max(size // 2, 1)), num_frames - size]
+    cuts = [0, *((a + size + b) // 2 for a, b in itertools.pairwise(starts))]
+    return list(zip(starts, cuts, [*cuts[1:], num_frames], strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePrediction:
+    """What the network says of the t frames of a clip. Rotations are matrices."""
+
+    global_orient: Float[torch.Tensor, "t 3 3"]
+    pose: Float[torch.Tensor, "t j 3 3"]
+    betas: Float[torch.Tensor, "t 10"]
+    """Of the window that the frame was taken from."""
+    crop_cam: Float[torch.Tensor, "t 3"]
+    crop_box_img: Float[torch.Tensor, "t 3"]
+
+
+def predict_clip(clip: Clip, network: Network) -> FramePrediction:
+    """Slide the network's window over a clip."""
+    windows = sliding_windows(clip.num_frames, network.model.config.max_frames)
+    parts: list[FramePrediction] = []
+    for first in range(0, len(windows), network.batch):
+        group = windows[first : first + network.batch]
+        batch = _window_batch(clip, [start for start, _, _ in group], network)
+        moved = to_device(batch, network.device)
+        with torch.inference_mode():
+            prediction = network.model(moved.rgb, moved.skeleton, moved.valid)
+        for row, (start, keep, stop) in enumerate(group):
+            parts.append(_keep(prediction, batch, row, slice(keep - start, stop - start)))
+    names = FramePrediction.__dataclass_fields__
+    return FramePrediction(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+
+
+def _window_batch(clip: Clip, starts: list[int], network: Network) -> Batch:
+    """The windows of a clip that begin at `starts`, un-augmented; the last may be cut short."""
+    config = network.model.config
+    parts = [slice_clip(clip, s, min(s + config.max_frames, clip.num_frames)) for s in starts]
+    masking = Masking(rgb=network.modalities == "skeleton", skeleton=network.modalities == "rgb")
+    return make_batch(
+        parts,
+        [plain_view(part, masking) for part in parts],
+        num_frames=config.max_frames,
+        size=config.image_size,
+        skeleton=network.skeleton,
+    )
+
+
+def slice_clip(clip: Clip, start: int, stop: int) -> Clip:
+    """The frames [start, stop) of a clip, without its targets."""
+    part = slice(start, stop)
+    names = ("rgb", "skeleton", "bbox_xyxy", "crop_to_img", "keypoints_2d", "timestamps")
+    arrays = {name: getattr(clip, name)[part] for name in (*names, "is_detected")}
+    intrinsics = None if clip.intrinsics is None else clip.intrinsics[part]
+    return replace(clip, **arrays, intrinsics=intrinsics, targets=None)
+
+
+def _keep(prediction: Prediction, batch: Batch, row: int, part: slice) -> FramePrediction:
+    orient = prediction.params.global_orient[row, part].float().cpu()
+    return FramePrediction(
+        global_orient=orient,
+        pose=prediction.params.pose[row, part].float().cpu(),
+        betas=prediction.params.betas[row].float().cpu().expand(len(orient), 10),
+        crop_cam=prediction.crop_cam[row, part].float().cpu(),
+        crop_box_img=batch.crop_box_img[row, part].cpu(),
+    )
+
+
+def detect_tracks(video: Path, detector: Detector, config: PredictConfig) -> TrackingResult:
+    """Every person of a video over time. Raises VideoError for a video that cannot be read."""
+    info = probe(video)
+    detections = (
+        (frame.index, frame.timestamp, detector(frame.rgb)) for frame in read_frames(video)
+    )
+    return link_tracks(detections, config.detect, info.image_size)
+
+
+def clips_of_tracks(
+    frames: Iterable[Frame], tracks: Iterable[Track], origin: ClipOrigin, config: PredictConfig
+) -> Iterator[Clip]:
+    """Cut all tracks out of one pass over the frames; a clip comes when its last frame was seen."""
+    waiting = sorted(
+        (piece for track in tracks for piece in split_track(track, MAX_CLIP_FRAMES)),
+        key=lambda piece: piece.first_frame,
+    )
+    active: list[ClipBuilder] = []
+    for frame in frames:
+        while waiting and waiting[0].first_frame <= frame.index:
+            active.append(
+                ClipBuilder(
+                    waiting.pop(0), origin=origin, crop=config.crop, skeleton=config.skeleton
+                )
+            )
+        for builder in active:
+            builder.add(frame.rgb)
+        for builder in active:
+            if builder.is_complete:
+                yield builder.finish()
+        active = [builder for builder in active if not builder.is_complete]
+
+
+def predict_video(
+    video: Path, network: Network, *, detector: Detector, config: PredictConfig
+) -> list[Motion]:
+    """The motion of every tracked person. Memory does not grow with the video's pixels.
+
+    Raises VideoError (`no_people`) when nobody is found, or when the video cannot be read.
+    """
+    info = probe(video)
+    tracks = detect_tracks(video, detector, config).tracks
+    if not tracks:
+        raise VideoError(video, "no_people", "no person was tracked long enough")
+    origin = ClipOrigin(
+        source="video",
+        split="test",
+        video_id="video",
+        fps=info.fps,
+        image_size=info.image_size,
+        detector=detector.name,
+    )
+    parts: dict[int, list[tuple[Clip, FramePrediction]]] = {}
+    for clip in clips_of_tracks(read_frames(video), tracks, origin, config):
+        prediction = predict_clip(clip, network)
+        # The pictures are no longer needed: keeping them would make memory grow with the video.
+        parts.setdefault(clip.meta.track_id, []).append((_without_pictures(clip), prediction))
+    return [join_motion(pieces, config.focal_length) for _, pieces in sorted(parts.items())]
+
+
+def _without_pictures(clip: Clip) -> Clip:
+    empty = (b"",) * clip.num_frames
+    return replace(clip, rgb=empty, skeleton=empty)
+
+
+def join_motion(parts: list[tuple[Clip, FramePrediction]], focal_length: float) -> Motion:
+    """One person's clips, in order, to one motion in the full image's camera.
+
+    `focal_length` in pixels; 0 stands for HMR2.0's assumption.
+    """
+    clips = [clip for clip, _ in parts]
+    image_size = torch.tensor(clips[0].meta.image_size, dtype=torch.float32)
+    focal = focal_length or float(default_focal_length(image_size))
+    joined = {
+        name: torch.cat([getattr(prediction, name) for _, prediction in parts])
+        for name in FramePrediction.__dataclass_fields__
+    }
+    transl = crop_cam_to_full(
+        joined["crop_cam"],
+        joined["crop_box_img"],
+        image_size.expand(len(joined["crop_cam"]), 2),
+        focal,
+    )
+    return Motion(
+        track_id=clips[0].meta.track_id,
+        frame=np.concatenate([c.meta.first_frame + np.arange(c.num_frames) for c in clips]),
+        timestamps=np.concatenate([c.timestamps for c in clips]),
+        global_orient=matrix_to_axis_angle(joined["global_orient"]).numpy(),
+        pose=matrix_to_axis_angle(joined["pose"]).numpy(),
+        betas=joined["betas"].mean(0).numpy(),
+        transl=transl.numpy(),
+        focal_length=focal,
+        image_size=clips[0].meta.image_size,
+        bbox_xyxy=np.concatenate([c.bbox_xyxy for c in clips]),
+        keypoints_2d=np.concatenate([c.keypoints_2d for c in clips]),
+        is_detected=np.concatenate([c.is_detected for c in clips]),
+    )
+
+
+def save_motion(path: Path, motion: Motion) -> None:
+    """Write one person's motion as `.npz` (no pickle); `docs/output.md` lists the arrays."""
+    arrays = {name: getattr(motion, name) for name in Motion.__dataclass_fields__}
+    np.savez(path, **arrays, intrinsics=motion.intrinsics)

@@ -1,0 +1,106 @@
+"""What is seen of a synthetic person: a track of boxes and 2D keypoints.
+
+From the truth, from the truth with a detector's errors, or by a real detector on the pictures.
+
+Axes    t frames   v vertices   k keypoints   h w pixels; everything in pixels of the picture
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from extpose.config import SynthConfig
+from extpose.detect.people import Detections, Track
+from extpose.synth.keypoints import KeypointNoise, add_noise, find_visible
+
+Observer = Callable[[np.ndarray], Detections]
+"""RGB picture to people."""
+
+BOX_NOISE = 0.02
+"""Deviation of a box's sides, fraction of its size, constant over a clip."""
+MIN_BOX = 8.0
+MIN_OVERLAP = 0.3
+"""Intersection over union from which a detection is the person."""
+
+
+def observe(
+    frames: Sequence[UInt8[np.ndarray, "h w 3"]],
+    depth_maps: Sequence[Float32[np.ndarray, "h w"]],
+    *,
+    vertices_img: Float[np.ndarray, "t v 2"],
+    keypoints_img: Float[np.ndarray, "t k 2"],
+    keypoints_depth: Float[np.ndarray, "t k"],
+    config: SynthConfig,
+    observer: Observer | None,
+    rng: np.random.Generator,
+) -> Track:
+    """The person's track as `config.keypoints` asks for. Raises ValueError without an observer."""
+    low, high = vertices_img.min(1), vertices_img.max(1)
+    size = (high - low).max(-1)
+    boxes = clip_boxes(np.concatenate([low, high], -1), config.image_size)
+    is_detected = np.ones(len(frames), bool)
+    if config.keypoints == "detector":
+        if observer is None:
+            raise ValueError("keypoints 'detector' needs an observer, there is none")
+        boxes, keypoints, is_detected = _detect(frames, boxes, observer, keypoints_img.shape[1])
+    elif config.keypoints == "noise":
+        boxes = clip_boxes(boxes + rng.normal(0, BOX_NOISE, 4) * size[:, None], config.image_size)
+        height, width = config.image_size
+        limit = np.array([width - 0.5, height - 0.5])
+        is_inside = np.all((keypoints_img >= -0.5) & (keypoints_img < limit), axis=-1)
+        per_frame = zip(keypoints_img, keypoints_depth, depth_maps, strict=True)
+        keypoints = add_noise(
+            keypoints_img,
+            np.stack([find_visible(*frame) for frame in per_frame]),
+            np.asarray(is_inside),
+            size=size,
+            keypoint_set="coco17",
+            noise=KeypointNoise(),
+            rng=rng,
+        )
+    else:
+        certain = np.ones((*keypoints_img.shape[:2], 1))
+        keypoints = np.concatenate([keypoints_img, certain], -1).astype(np.float32)
+    return Track(
+        track_id=0,
+        first_frame=0,
+        bbox_xyxy=boxes.astype(np.float32),
+        keypoints_2d=keypoints,
+        timestamps=np.arange(len(frames)) / config.fps,
+        is_detected=is_detected,
+    )
+
+
+def clip_boxes(
+    boxes: Float[np.ndarray, "t 4"], image_size: tuple[int, int]
+) -> Float[np.ndarray, "t 4"]:
+    """The part of each box that lies in the picture, never smaller than `MIN_BOX`."""
+    limit = np.array([image_size[1] - 1, image_size[0] - 1], np.float64)
+    low = np.clip(boxes[:, :2], 0, limit - MIN_BOX)
+    high = np.maximum(np.clip(boxes[:, 2:], 0, limit), low + MIN_BOX)
+    return np.concatenate([low, high], -1)
+
+
+def _detect(
+    frames: Sequence[np.ndarray], boxes: np.ndarray, observer: Observer, num_keypoints: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes and keypoints of the detection nearest to the true box; missed: the box remains."""
+    boxes = boxes.copy()
+    keypoints = np.zeros((len(frames), num_keypoints, 3), np.float32)
+    is_detected = np.zeros(len(frames), bool)
+    for frame, rgb in enumerate(frames):
+        found = observer(rgb)
+        overlap = _overlap(found.bbox_xyxy, boxes[frame])
+        if len(overlap) and overlap.max() >= MIN_OVERLAP:
+            best = int(overlap.argmax())
+            boxes[frame], keypoints[frame] = found.bbox_xyxy[best], found.keypoints_2d[best]
+            is_detected[frame] = True
+    return boxes, keypoints, is_detected
+
+
+def _overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Intersection over union of each box with one."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    common = np.prod(np.maximum(sides, 0), -1)
+    return common / (np.prod(boxes[:, 2:] - boxes[:, :2], -1) + np.prod(box[2:] - box[:2]) - common)

@@ -1,0 +1,196 @@
+"""How a step is run: DeepSpeed ZeRO 0-3, or plain torch. Nothing else knows about parallelism.
+
+Both engines keep fp32 weights (bf16 and fp16 are autocast), average gradients over micro-batches
+and workers, and take the learning rate of each step from the caller; so they agree within
+rounding, and two workers agree with one on the same global batch.
+
+DeepSpeed's own checkpoint files are pickles: resume only from runs that you trust.
+"""
+
+import math
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from extpose.batch import Batch, Prediction, map_tensors
+from extpose.config import EngineConfig
+from extpose.errors import CheckpointError, TrainingError
+from extpose.training.plain import AUTOCAST, PlainEngine, create_optimizer
+from extpose.training.workers import Workers, join_alone
+
+BUCKET_ELEMENTS = 50_000_000
+"""Of ZeRO's communication buffers; its default of 500 million asks for 2 GB at once."""
+
+
+class Engine(Protocol):
+    """What the training loop needs."""
+
+    workers: Workers
+    accumulation: int
+    """Micro-batches of one step, on this worker."""
+
+    def __call__(self, batch: Batch) -> Prediction:
+        """Forward pass in training mode; results are fp32."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add one micro-batch's gradient; call it `accumulation` times before `step`."""
+
+    def step(self, lr: float) -> float:
+        """Clip, update the weights, forget the gradient. Returns its norm before clipping."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write weights and optimiser state; every worker calls it, with the same folder."""
+
+    def load_state(self, folder: Path, *, saved_workers: int) -> None:
+        """Read what `save_state` wrote with `saved_workers` workers."""
+
+    def consolidated_state_dict(self) -> dict[str, Tensor]:
+        """All weights in fp32 on the CPU; every worker calls it."""
+
+
+def create_engine(
+    model: nn.Module, config: EngineConfig, *, accumulation: int, micro_batch: int, use_gpu: bool
+) -> Engine:
+    """Move the model to its device and wrap it. Raises TrainingError for what cannot work."""
+    if use_gpu and not torch.cuda.is_available():
+        raise TrainingError("use_gpu is set, but torch sees no CUDA device")
+    if config.precision == "fp16" and not use_gpu:
+        raise TrainingError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = worker_device(use_gpu)
+    if config.activation_checkpointing:
+        checkpoint_blocks(model)
+    model = model.to(device).train()
+    kind = PlainEngine if config.backend == "plain" else DeepSpeedEngine
+    return kind(model, config, accumulation=accumulation, micro_batch=micro_batch, device=device)
+
+
+def worker_device(use_gpu: bool) -> torch.device:
+    """The CPU, or this worker's GPU among those of its machine (as DeepSpeed counts them)."""
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if use_gpu else "cpu")
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Recompute each transformer block in the backward pass instead of keeping its activations."""
+    for block in model.get_submodule("backbone.blocks").children():
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def learning_rate(config: EngineConfig, step: int, progress: float) -> float:
+    """Linear warm-up over steps, then constant or a half cosine over `progress`, 0 to 1."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if config.decay else 1.0
+    return config.lr * warmup * decay
+
+
+class DeepSpeedEngine:
+    """ZeRO 0-3 with torch's AdamW, so that nothing is compiled at start-up."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: EngineConfig,
+        *,
+        accumulation: int,
+        micro_batch: int,
+        device: torch.device,
+    ) -> None:
+        deepspeed = import_deepspeed(device)
+        join_alone(device)
+        self.workers = Workers(device)
+        self.accumulation, self.config = accumulation, config
+        self.gathered = deepspeed.zero.GatheredParameters
+        settings = deepspeed_settings(config, accumulation=accumulation, micro_batch=micro_batch)
+        self.engine, *_ = deepspeed.initialize(
+            model=model, optimizer=create_optimizer(model, config), config=settings
+        )
+
+    def __call__(self, batch: Batch) -> Prediction:
+        """Forward pass; see `Engine`."""
+        prediction = self.engine(batch.rgb, batch.skeleton, batch.valid)
+        return map_tensors(prediction, lambda tensor: tensor.float())
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate; see `Engine`."""
+        self.engine.backward(loss)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()
+
+    def step(self, lr: float) -> float:
+        """Update; see `Engine`."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        if self.config.zero_stage == 0:
+            grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads)
+            self.engine.step()
+            return float(norm)
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def save_state(self, folder: Path) -> None:
+        """Write; see `Engine`."""
+        self.engine.save_checkpoint(str(folder), tag="zero")
+
+    def load_state(self, folder: Path, *, saved_workers: int) -> None:
+        """Read; see `Engine`."""
+        if saved_workers != self.workers.size and self.config.zero_stage:
+            raise CheckpointError(
+                f"{folder}: written by {saved_workers} workers with ZeRO {self.config.zero_stage}, "
+                f"this run has {self.workers.size}"
+            )
+        path, _ = self.engine.load_checkpoint(str(folder), tag="zero")
+        if path is None:
+            raise CheckpointError(f"{folder}: DeepSpeed found nothing to load")
+
+    def consolidated_state_dict(self) -> dict[str, Tensor]:
+        """Weights; see `Engine`."""
+        module = self.engine.module
+        parameters = list(module.parameters()) if self.config.zero_stage == 3 else []
+        with self.gathered(parameters, enabled=bool(parameters)):
+            return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+
+
+def deepspeed_settings(
+    config: EngineConfig, *, accumulation: int, micro_batch: int
+) -> dict[str, Any]:
+    """DeepSpeed's own configuration."""
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": config.clip_grad_norm,
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+        },
+    }
+    if config.precision in AUTOCAST:
+        dtype = str(AUTOCAST[config.precision]).removeprefix("torch.")
+        settings["torch_autocast"] = {"enabled": True, "dtype": dtype}
+    return settings
+
+
+def import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, kept from compiling its shared-memory collectives (40 s) on a CPU."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise TrainingError(
+            'DeepSpeed is not installed: pip install "extpose[cluster]", '
+            "or choose --engine.backend plain"
+        ) from error
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

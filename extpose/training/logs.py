@@ -1,0 +1,182 @@
+"""The folder of a training run: what was run, and how it went.
+
+    config.json  versions.json  code.diff     the config, library versions and commit, local edits
+    log.csv                                   one line a step
+    first_batch.png                           what the network got first
+    tensorboard/                              the same numbers, where TensorBoard is installed
+
+Only rank 0 writes.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from extpose.batch import Batch
+from extpose.config import TrainConfig
+from extpose.data.window import IMAGE_MEAN, IMAGE_STD
+from extpose.training.loop import StepRecord
+
+PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
+COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "frames_per_second", "data_wait")
+MAX_CLIPS_SHOWN = 8
+logger = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Called with every step's record; a log that is continued drops lines after `start_step`."""
+
+    def __init__(self, config: TrainConfig, *, start_step: int = 0) -> None:
+        self.config, self.out = config, config.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_run_facts(config)
+        self.path = self.out / "log.csv"
+        self._drop_lines_after(start_step)
+        self.tensorboard = _open_tensorboard(self.out / "tensorboard", purge_step=start_step + 1)
+
+    def __call__(self, record: StepRecord, batch: Batch) -> None:
+        """Append a line; now and then tell the progress."""
+        values = {name: getattr(record, name) for name in COLUMNS} | record.terms
+        is_new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(values))
+            if is_new:
+                writer.writeheader()
+            writer.writerow({name: repr(value) for name, value in values.items()})
+        if record.step == 1:
+            picture = draw_batch(batch)
+            cv2.imwrite(str(self.out / "first_batch.png"), np.ascontiguousarray(picture[..., ::-1]))
+        if record.step % self.config.log_every == 0 or record.step == self.config.steps:
+            logger.info("%s", progress_line(record, self.config.steps))
+            if self.tensorboard is not None:
+                for name, value in values.items():
+                    self.tensorboard.add_scalar(name, value, record.step)
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+    def _drop_lines_after(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        header, *lines = self.path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
+        if kept:
+            self.path.write_text("".join([header, *kept]))
+        else:
+            self.path.unlink()
+
+
+def progress_line(record: StepRecord, steps: int) -> str:
+    """One step for people."""
+    return (
+        f"step {record.step}/{steps}  {record.seconds:.0f} s  loss {record.loss:.4f}  "
+        f"lr {record.lr:.2e}  gradient {record.grad_norm:.3g}  "
+        f"{record.frames_per_second:.0f} frames/s  waited {record.data_wait:.2f} s for data"
+    )
+
+
+def config_to_json(config: TrainConfig) -> dict[str, Any]:
+    """The config as plain JSON values."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return values
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed."""
+    values = config_to_json(config)
+    parts = {name: values[name] for name in ("model", "data", "loss", "engine", "batch", "seed")}
+    for name in ("workers",):
+        del parts["data"][name]
+    for name in ("threads", "activation_checkpointing", "micro_batch"):
+        del parts["engine"][name]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_run_facts(config: TrainConfig) -> None:
+    """`config.json`, `versions.json` and, in a git checkout, the commit and `code.diff`."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found["commit"] = _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
+    (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
+    (config.out / "versions.json").write_text(json.dumps(found, indent=1))
+    (config.out / "code.diff").write_text(_git("diff", "HEAD"))
+
+
+def code_version() -> str:
+    """Of this package."""
+    try:
+        return version("extpose")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _git(*command: str) -> str:
+    """What git says about this code; empty where there is no git or no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *command],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _open_tensorboard(folder: Path, *, purge_step: int) -> Any:
+    """A writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:
+    """Two rows a clip: images with the labelled 2D points, and skeletons; grey is masked."""
+    rows = []
+    for i in range(min(len(batch.keys), MAX_CLIPS_SHOWN)):
+        rgb, skeleton = _to_pixels(batch.rgb[i]), _to_pixels(batch.skeleton[i])
+        if batch.targets is not None:
+            _draw_points(rgb, batch.targets.keypoints_2d[i].cpu().numpy())
+        for images in (rgb, skeleton):
+            images[~batch.valid[i].cpu().numpy()] //= 3
+            rows.append(rearrange(images, "t h w c -> h (t w) c"))
+    return np.concatenate(rows)
+
+
+def _to_pixels(images: Float[Tensor, "t 3 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
+    values = rearrange(images.detach().cpu().float().numpy(), "t c h w -> t h w c")
+    values = (values * np.array(IMAGE_STD) + np.array(IMAGE_MEAN)) * 255
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _draw_points(images: UInt8[np.ndarray, "t h w 3"], points: np.ndarray) -> None:
+    size = images.shape[-2]
+    for image, frame in zip(images, points, strict=True):
+        for x, y, confidence in frame:
+            if confidence > 0:
+                pixel = (round((x + 0.5) * size), round((y + 0.5) * size))
+                cv2.circle(image, pixel, max(size // 64, 1), (0, 255, 0), -1)

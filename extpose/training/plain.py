@@ -1,0 +1,101 @@
+"""The engine without DeepSpeed: torch alone."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from extpose.batch import Batch, Prediction, map_tensors
+from extpose.config import EngineConfig
+from extpose.training.workers import Workers
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+STATE_FILE = "state.pt"
+
+
+def create_optimizer(model: nn.Module, config: EngineConfig) -> torch.optim.AdamW:
+    """One group, weight decay on everything (HMR2.0's rule)."""
+    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+
+
+class PlainEngine:
+    """torch alone. With more than one worker gradients are averaged before the update."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: EngineConfig,
+        *,
+        accumulation: int,
+        micro_batch: int,
+        device: torch.device,
+    ) -> None:
+        self.workers = Workers(device)
+        self.accumulation, self.config, self.model = accumulation, config, model
+        self.optimizer = create_optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        if self.workers.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+    def __call__(self, batch: Batch) -> Prediction:
+        """Forward pass; see `Engine`."""
+        device, precision = self.workers.device, self.config.precision
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            prediction = self.model(batch.rgb, batch.skeleton, batch.valid)
+        return map_tensors(prediction, lambda tensor: tensor.float())
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate; see `Engine`."""
+        self.scaler.scale(loss / self.accumulation).backward()
+
+    def step(self, lr: float) -> float:
+        """Update; see `Engine`."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self.workers.size > 1:
+            self._average_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.clip_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        dist.all_reduce(flat)
+        flat /= self.workers.size
+        for parameter, part in zip(
+            parameters, flat.split([p.numel() for p in parameters]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter)
+
+    def save_state(self, folder: Path) -> None:
+        """Write; see `Engine`."""
+        if self.workers.rank == 0:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+            torch.save(state, folder / STATE_FILE)
+
+    def load_state(self, folder: Path, *, saved_workers: int) -> None:
+        """Read; see `Engine`."""
+        device = self.workers.device
+        state = torch.load(folder / STATE_FILE, map_location=device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def consolidated_state_dict(self) -> dict[str, Tensor]:
+        """Weights; see `Engine`."""
+        return {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}

@@ -1,0 +1,171 @@
+"""One worker of a training run: puts data, network, engine and loop together.
+
+Every worker calls `run_worker` with the same config; a run that finds checkpoints in its folder
+goes on from the newest. Who starts the workers is not known here.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import torch
+
+from extpose.batch import Batch, Prediction
+from extpose.body_model import load_body_model
+from extpose.config import TrainConfig
+from extpose.data.loader import ClipDataset, find_shards, training_batches
+from extpose.data.sampler import StepSampler, micro_batch_size
+from extpose.data.shards import ShardIndex
+from extpose.errors import CheckpointError, TrainingError
+from extpose.model.extpose import ExtPose
+from extpose.model.weights import load_pretrained, save_model
+from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
+from extpose.training.engine import Engine, create_engine, worker_device
+from extpose.training.logs import RunLog, code_version, config_hash
+from extpose.training.loop import Losses, Progress, StepRecord, train
+from extpose.training.losses import compute_losses
+from extpose.training.workers import Workers
+
+CHECKPOINTS = "checkpoints"
+WEIGHTS = "model.safetensors"
+
+
+def run_worker(config: TrainConfig) -> None:
+    """Train (or go on) and write `model.safetensors`; collective over the workers of the run.
+
+    Raises TrainingError on every worker for what another try would not change.
+    """
+    if config.engine.threads:
+        cv2.setNumThreads(config.engine.threads)
+    workers = Workers(worker_device(config.use_gpu))
+    dataset = open_dataset(config)
+    try:
+        sizes = {"batch": config.batch, "micro_batch": config.engine.micro_batch}
+        micro_batch = micro_batch_size(**sizes, world_size=workers.size)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    engine = create_engine(
+        create_model(config),
+        config.engine,
+        accumulation=config.batch // workers.size // micro_batch,
+        micro_batch=micro_batch,
+        use_gpu=config.use_gpu,
+    )
+    start = resume(config, engine)
+    sampler = StepSampler(
+        len(dataset),
+        **sizes,
+        seed=config.seed,
+        steps=config.steps,
+        start_step=start.step,
+        rank=workers.rank,
+        world_size=workers.size,
+    )
+    log = RunLog(config, start_step=start.step) if workers.rank == 0 else None
+    saver = _Saver(config, engine)
+    train(
+        config,
+        engine,
+        training_batches(
+            dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
+        ),
+        make_losses(config, engine.workers.device),
+        start=start,
+        report=log or _ignore,
+        save=saver,
+    )
+    if log is not None:
+        log.close()
+    write_weights(config, engine)
+
+
+def open_dataset(config: TrainConfig) -> ClipDataset:
+    """The labelled clips of `config.data`."""
+    dataset = ClipDataset(
+        ShardIndex(find_shards(config.data)),
+        config.loader,
+        body=config.model.body,
+        size=config.model.image_size,
+        seed=config.seed,
+    )
+    if config.loader.num_frames > config.model.max_frames:
+        raise TrainingError(
+            f"loader.num_frames={config.loader.num_frames} is more than "
+            f"model.max_frames={config.model.max_frames}"
+        )
+    if not dataset.has_labels():
+        raise TrainingError(f"{config.data}: no clip has targets, nothing can be learned")
+    return dataset
+
+
+def create_model(config: TrainConfig) -> ExtPose:
+    """Randomly initialised from the seed, or with the weights of `config.init`."""
+    torch.manual_seed(config.seed)
+    model = ExtPose(config.model)
+    if config.init is not None:
+        load_pretrained(model, config.init)
+    return model
+
+
+def make_losses(config: TrainConfig, device: torch.device) -> Losses:
+    """The objective with its body model."""
+    body_model = load_body_model(config.body_model, config.model.body).to(device)
+
+    def losses(
+        prediction: Prediction, batch: Batch
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return compute_losses(prediction, batch, body_model, config.loss)
+
+    return losses
+
+
+def resume(config: TrainConfig, engine: Engine) -> Progress:
+    """Load the newest complete checkpoint of the run, if there is one."""
+    root, workers = config.out / CHECKPOINTS, engine.workers
+    found = workers.from_first(find_latest(root) if workers.rank == 0 else None)
+    if found is None:
+        return Progress(step=0, seconds=0.0)
+    folder, meta = found
+    expected = (config_hash(config), config.engine.backend, config.engine.zero_stage)
+    stored = (meta.config_hash, meta.backend, meta.zero_stage)
+    if stored != expected:
+        raise TrainingError(
+            f"{folder}: (config hash, backend, ZeRO stage) {stored}, this run has {expected}: "
+            "another config; choose another --out or restore the config of its config.json"
+        )
+    try:
+        engine.load_state(folder, saved_workers=meta.world_size)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
+    return Progress(step=meta.step, seconds=meta.seconds)
+
+
+def write_weights(config: TrainConfig, engine: Engine) -> None:
+    """`model.safetensors`, from rank 0; every worker calls it."""
+    state = engine.consolidated_state_dict()
+    if engine.workers.rank == 0:
+        model = ExtPose(config.model)
+        model.load_state_dict(state)
+        save_model(config.out / WEIGHTS, model, {"config_hash": config_hash(config)})
+    engine.workers.barrier()
+
+
+def _ignore(_record: StepRecord, _batch: Batch) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Saver:
+    config: TrainConfig
+    engine: Engine
+
+    def __call__(self, progress: Progress) -> None:
+        meta = CheckpointMeta(
+            step=progress.step,
+            seconds=progress.seconds,
+            world_size=self.engine.workers.size,
+            backend=self.config.engine.backend,
+            zero_stage=self.config.engine.zero_stage,
+            config_hash=config_hash(self.config),
+            version=code_version(),
+        )
+        root, keep = self.config.out / CHECKPOINTS, self.config.keep_checkpoints
+        save_checkpoint(root, self.engine, meta, keep=keep)

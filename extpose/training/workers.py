@@ -1,0 +1,66 @@
+"""The processes of a training run, whoever started them (Ray Train, or nobody: then it is one)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Workers:
+    """The processes of a run. All methods but the first two properties are collective."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.is_joined = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if self.is_joined else 0
+        self.size = dist.get_world_size() if self.is_joined else 1
+
+    def mean(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Average over the workers."""
+        if self.size > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+            values = values / self.size
+        return values.cpu()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every worker, in the order of ranks."""
+        gathered: list[Any] = [value]
+        if self.size > 1:
+            gathered = [None] * self.size
+            dist.all_gather_object(gathered, value)
+        return gathered
+
+    def from_first(self, value: Any) -> Any:
+        """The value of rank 0."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        self.gather(None)
+
+
+def join_alone(device: torch.device) -> None:
+    """A process group of one where no launcher made a larger one; DeepSpeed needs it."""
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+
+
+@contextmanager
+def process_group_of_this_run() -> Iterator[None]:
+    """Leave no process group behind that this run made itself."""
+    had_one = dist.is_initialized()
+    try:
+        yield
+    finally:
+        if dist.is_initialized() and not had_one:
+            dist.destroy_process_group()

@@ -1,0 +1,156 @@
+"""`extpose predict`: videos to body parameters, mesh overlay and a page to look at.
+
+    extpose predict walk.mp4 --checkpoint runs/tiny/model.safetensors --out runs/walk
+
+Below `out`, a folder a video: `person_000.npz`, ... (docs/output.md), `overlay.mp4`, and at the top
+`report.html`.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from extpose.body_model import load_body_model
+from extpose.config import PredictConfig
+from extpose.data.clip import make_video_id
+from extpose.detect.movenet import PersonDetector
+from extpose.errors import ExtPoseError
+from extpose.inference import Motion, Network, predict_video, save_motion
+from extpose.metrics import jitter
+from extpose.model.weights import load_model
+from extpose.report import Report
+from extpose.video import VideoWriter, probe, read_frames
+from extpose.visualize import draw_keypoints, overlay_mesh
+
+log = logging.getLogger(__name__)
+OVERLAY_WIDTH = 960
+"""Overlays are not drawn wider than this."""
+NUM_PICTURES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one video."""
+
+    video: Path
+    folder: Path
+    motions: list[Motion]
+    seconds: float
+    error: str = ""
+
+
+def predict(videos: Sequence[Path], config: PredictConfig) -> int:
+    """Predict each video; 0 when all were done, 1 when none was, 3 when some failed."""
+    model = load_model(config.checkpoint).to(config.device).eval()
+    network = Network(
+        model=model,
+        body=load_body_model(config.body_model, model.config.body),
+        device=config.device,
+        modalities=config.modalities,
+        batch=config.batch,
+        skeleton=config.skeleton,
+    )
+    detector = PersonDetector(config.detect)
+    config.out.mkdir(parents=True, exist_ok=True)
+    outcomes = [_predict_one(video, network, detector, config) for video in videos]
+    page = write_report(outcomes, network, config)
+    log.info("report: %s", page)
+    failed = sum(bool(outcome.error) for outcome in outcomes)
+    return 0 if not failed else (1 if failed == len(outcomes) else 3)
+
+
+def _predict_one(
+    video: Path, network: Network, detector: PersonDetector, config: PredictConfig
+) -> Outcome:
+    folder = config.out / make_video_id(video.stem, "")[:60].strip("-")
+    start = time.monotonic()
+    try:
+        motions = predict_video(video, network, detector=detector, config=config)
+        folder.mkdir(exist_ok=True)
+        for motion in motions:
+            save_motion(folder / f"person_{motion.track_id:03d}.npz", motion)
+        if config.overlay:
+            write_overlay(video, motions, network, folder)
+    except ExtPoseError as error:
+        log.error("%s", error)
+        return Outcome(
+            video=video,
+            folder=folder,
+            motions=[],
+            seconds=time.monotonic() - start,
+            error=str(error),
+        )
+    seconds = time.monotonic() - start
+    log.info("%s: %d people in %.1f s, %s", video, len(motions), seconds, folder)
+    return Outcome(video=video, folder=folder, motions=motions, seconds=seconds)
+
+
+def write_overlay(video: Path, motions: list[Motion], network: Network, folder: Path) -> None:
+    """`overlay.mp4` with every mesh on the pixels, and a few of its frames as pictures."""
+    info = probe(video)
+    scale = min(1.0, OVERLAY_WIDTH / info.image_size[1])
+    size = tuple(round(side * scale) for side in info.image_size)
+    busiest = max(motions, key=lambda motion: len(motion.frame))
+    shown = {int(busiest.frame[i]) for i in _spread(len(busiest.frame), NUM_PICTURES)}
+    with VideoWriter(folder / "overlay.mp4", info.fps, (size[0], size[1])) as writer:
+        for frame in tqdm(read_frames(video), desc="overlay", unit="frame", leave=False):
+            small = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
+            drawn = draw_people(small, frame.index, motions, network, scale)
+            writer.write(drawn)
+            if frame.index in shown:
+                path = folder / f"frame_{frame.index:06d}.jpg"
+                cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+
+
+def _spread(count: int, number: int) -> list[int]:
+    return [int(i) for i in np.linspace(0, count - 1, number + 2)[1:-1]]
+
+
+def draw_people(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    index: int,
+    motions: list[Motion],
+    network: Network,
+    scale: float,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """One frame with the meshes and 2D keypoints of the people who are in it."""
+    meshes, ids = [], []
+    for motion in motions:
+        i = index - int(motion.frame[0])
+        if 0 <= i < len(motion.frame):
+            meshes.append(motion.posed(network.body, i, i + 1).vertices[0].numpy())
+            ids.append(motion.track_id)
+    if not meshes:
+        return rgb
+    K = motions[0].intrinsics.astype(np.float64)
+    K[:2] *= scale
+    return overlay_mesh(rgb, meshes, network.body.faces.numpy(), K, track_ids=ids)
+
+
+def write_report(outcomes: list[Outcome], network: Network, config: PredictConfig) -> Path:
+    """`report.html` of all videos."""
+    report = Report("ExtPose: prediction", config.out)
+    report.text(f"Checkpoint {config.checkpoint}, modalities: {config.modalities}.")
+    for outcome in outcomes:
+        report.heading(outcome.video.name)
+        if outcome.error:
+            report.text(f"Failed: {outcome.error}")
+            continue
+        report.text(f"{len(outcome.motions)} people in {outcome.seconds:.1f} s.")
+        report.table(
+            ("person", "frames", "bridged", "2D confidence", "2D error, px", "jitter, 10 m/s^3"),
+            [_row(motion, network) for motion in outcome.motions],
+        )
+        if (outcome.folder / "overlay.mp4").exists():
+            report.video(outcome.folder / "overlay.mp4", "The predicted meshes on the video")
+        for picture in sorted(outcome.folder.glob("frame_*.jpg")):
+            report.picture(picture, picture.stem)
+    return report.write()

@@ -1,0 +1,199 @@
+"""`extpose synth`: synthetic clips with exact truth, written as shards.
+
+    plan --one unit a shard--> make clips --> shard, then its marker --> manifest.json
+
+A unit is finished when its marker `done/<shard>.json` is there; a run that was killed goes on with
+the others. What a unit's shard holds is decided by its identity, a hash of the settings and of the
+range of clips, so neither the workers nor a restart change a byte.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from extpose.assets import fetch
+from extpose.config import DetectConfig, SynthConfig
+from extpose.data.shards import sync_folder, write_shard
+from extpose.errors import ShardError
+from extpose.schema import SCHEMA_VERSION
+from extpose.synth.evidence import Observer
+from extpose.synth.render import Studio, make_synthetic_clip, open_studio
+from extpose.synth.world import WORLD_VERSION
+
+MANIFEST = "manifest.json"
+MARKERS = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One shard to make: the clips [start, stop)."""
+
+    name: str
+    start: int
+    stop: int
+    identity: str
+    """Hash of everything that decides the shard's bytes."""
+
+    def marker(self, out: Path) -> Path:
+        """The file that says that the shard is whole."""
+        return out / MARKERS / f"{self.name}.json"
+
+
+class ShardMaker:
+    """Makes shards in one process, of a Ray actor pool or this one; loads the body once."""
+
+    def __init__(self, config: SynthConfig, motion_dir: Path) -> None:
+        self.config = config
+        self.studio: Studio = open_studio(config, motion_dir, _make_observer(config))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make one shard and its marker; the row of the manifest."""
+        unit = Unit(**row)
+        clips = (
+            make_synthetic_clip(self.studio, self.config, index)
+            for index in range(unit.start, unit.stop)
+        )
+        info = write_shard(self.config.out / unit.name, clips)
+        entry = {
+            "name": unit.name,
+            "clips": info.num_clips,
+            "frames": info.num_frames,
+            "sha256": info.sha256,
+        }
+        _write_json(unit.marker(self.config.out), {"identity": unit.identity, **entry})
+        return entry
+
+
+def synthesize(config: SynthConfig) -> int:
+    """Make what is missing of `config.num_clips` clips in `config.out`; the exit code, 0.
+
+    `workers` = 0 runs in this process, without Ray.
+
+    Raises:
+        ShardError: the folder holds shards that were made with other settings.
+        AssetError: the motion clips cannot be had.
+    """
+    units = plan_units(config)
+    (config.out / MARKERS).mkdir(parents=True, exist_ok=True)
+    missing = _find_missing(units, config.out)
+    if missing:
+        motion_dir = fetch("motion")
+        rows = [asdict(unit) for unit in missing]
+        made = _make_here if config.workers == 0 else _make_on_ray
+        for _ in tqdm(made(rows, config, motion_dir), total=len(rows), desc="synth", unit="shard"):
+            pass
+    _write_manifest(units, config)
+    return 0
+
+
+def plan_units(config: SynthConfig) -> list[Unit]:
+    """The shards to make. Raises ValueError for a number of clips or frames below one."""
+    for name in ("num_clips", "num_frames", "clips_per_shard"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"synth.{name} is {getattr(config, name)}, it must be at least 1")
+    units = []
+    for start in range(0, config.num_clips, config.clips_per_shard):
+        stop = min(start + config.clips_per_shard, config.num_clips)
+        decisive = json.dumps([WORLD_VERSION, SCHEMA_VERSION, _settings(config), start, stop])
+        units.append(
+            Unit(
+                name=f"synth-{config.split}-{start:06d}.tar",
+                start=start,
+                stop=stop,
+                identity=hashlib.sha256(decisive.encode()).hexdigest(),
+            )
+        )
+    return units
+
+
+def _settings(config: SynthConfig) -> dict[str, Any]:
+    """What decides how a clip of a given index looks."""
+    settings = asdict(config)
+    for name in ("out", "workers", "num_clips", "clips_per_shard"):
+        del settings[name]
+    return settings
+
+
+def _find_missing(units: list[Unit], out: Path) -> list[Unit]:
+    """Units without a marker. Raises ShardError for shards that are not of this plan."""
+    planned = {unit.name: unit for unit in units}
+    for path in sorted(out.glob("*.tar")):
+        if path.name not in planned:
+            raise ShardError(f"{path}: not a shard of this run; choose another folder")
+    for unit in units:
+        if unit.marker(out).exists():
+            identity = json.loads(unit.marker(out).read_text())["identity"]
+            if identity != unit.identity:
+                raise ShardError(
+                    f"{out / unit.name}: made with other settings (identity {identity[:12]}, "
+                    f"expected {unit.identity[:12]}); choose another folder"
+                )
+    return [u for u in units if not (u.marker(out).exists() and (out / u.name).exists())]
+
+
+def _make_here(
+    rows: list[dict[str, Any]], config: SynthConfig, motion_dir: Path
+) -> Iterator[dict[str, Any]]:
+    return map(ShardMaker(config, motion_dir), rows)
+
+
+def _make_on_ray(
+    rows: list[dict[str, Any]], config: SynthConfig, motion_dir: Path
+) -> Iterator[dict[str, Any]]:
+    # Only here, so that the plain path needs no Ray.
+    import ray
+
+    from pipelines.runtime import ray_session
+
+    with ray_session():
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            ShardMaker,
+            fn_constructor_args=(config, motion_dir),
+            concurrency=min(config.workers, len(rows)),
+            num_cpus=1,
+        )
+        yield from dataset.iter_rows()
+
+
+def _make_observer(config: SynthConfig) -> Observer | None:
+    if config.keypoints != "detector":
+        return None
+    # Only here: the detector needs its weights and an inference runtime.
+    from extpose.detect.movenet import PersonDetector
+
+    return PersonDetector(DetectConfig())
+
+
+def _write_manifest(units: list[Unit], config: SynthConfig) -> None:
+    shards = [json.loads(unit.marker(config.out).read_text()) for unit in units]
+    for shard in shards:
+        del shard["identity"]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "source": "synth",
+        "split": config.split,
+        "settings": _settings(config),
+        "clips": sum(shard["clips"] for shard in shards),
+        "frames": sum(shard["frames"] for shard in shards),
+        "shards": shards,
+    }
+    _write_json(config.out / MANIFEST, manifest)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("w") as file:
+        file.write(json.dumps(value, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_folder(path.parent)
