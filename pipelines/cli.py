@@ -2,7 +2,7 @@
 
     extpose demo
     extpose preprocess --source.path walk.mp4 videos/ --out shards
-    extpose train tiny --data shards
+    extpose train tiny --data-dir shards
     extpose predict walk.mp4 --checkpoint runs/train/model.safetensors
 
 Options are derived from the dataclasses of `extpose.config`. Exit codes: 0 all was done; 1 an
@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -190,6 +191,8 @@ def run_predict(args: list[str], verb: Verb) -> int:
 
 def run_submit(args: list[str], verb: Verb) -> int:
     """Another verb, on a Ray cluster."""
+    if find_spec("cluster") is None:
+        raise ExtPoseError("works from a clone of the repository, which it uploads")
     from cluster.submit import SubmitConfig, submit
 
     if "--" not in args:
@@ -230,12 +233,12 @@ VERBS: dict[str, Verb] = {
     ),
     "train": Verb(
         f"Shards to a checkpoint. Recipes: {', '.join(RECIPES)}.",
-        "extpose train tiny --data data/synth --out runs/tiny",
+        "extpose train tiny --data-dir data/synth --out runs/tiny",
         run_train,
     ),
     "evaluate": Verb(
         "Metrics of a checkpoint on labelled shards.",
-        "extpose evaluate --checkpoint runs/tiny/model.safetensors --data data/held-out",
+        "extpose evaluate --checkpoint runs/tiny/model.safetensors --data-dir data/held-out",
         run_evaluate,
     ),
     "predict": Verb(
@@ -245,7 +248,7 @@ VERBS: dict[str, Verb] = {
     ),
     "submit": Verb(
         "Send another verb to a Ray cluster.",
-        "extpose submit --address http://head:8265 -- train body-video --data s3://bucket/shards",
+        "extpose submit --address http://head:8265 -- train body-video --data-dir /data/shards",
         run_submit,
     ),
 }
