@@ -209,7 +209,8 @@ class EngineConfig:
 class TrainConfig:
     """`extpose train`: shards to a checkpoint."""
 
-    data_dir: Path = Path("data")
+    data: Path = Path("data")
+    """Folder of shards."""
     out: Path = Path("runs/train")
     init: Path | None = None
     """Start from the weights of this checkpoint."""
@@ -232,7 +233,7 @@ class TrainConfig:
     launcher: Literal["ray", "local"] = "ray"
     """`local`: one process, without Ray."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    loader: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
@@ -242,7 +243,8 @@ class EvaluateConfig:
     """`extpose evaluate`: metrics on labelled shards."""
 
     checkpoint: Path
-    data_dir: Path
+    data: Path
+    """Folder of labelled shards."""
     out: Path = Path("runs/evaluate")
     body_model: Path | None = None
     modalities: Literal["both", "rgb", "skeleton"] = "both"
@@ -295,7 +297,7 @@ RECIPES: dict[str, TrainConfig] = {
         checkpoint_every=200,
         num_workers=2,
         model=TINY,
-        data=DataConfig(num_frames=4, workers=0),
+        loader=DataConfig(num_frames=4, workers=0),
         loss=LossConfig(
             keypoints_3d=5.0,
             keypoints_2d=5.0,
@@ -310,7 +312,7 @@ RECIPES: dict[str, TrainConfig] = {
     ),
     "body-image": TrainConfig(
         model=replace(HUGE, max_frames=1),
-        data=DataConfig(num_frames=1),
+        loader=DataConfig(num_frames=1),
         use_gpu=True,
         num_workers=8,
     ),

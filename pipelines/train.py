@@ -27,7 +27,7 @@ def train(config: TrainConfig) -> Path:
     Raises TrainingError for a config that cannot work, a loss that is not finite, and workers
     that failed more than `config.max_failures` times.
     """
-    paths = ("data_dir", "out", "init", "body_model")
+    paths = ("data", "out", "init", "body_model")
     given = {name: getattr(config, name) for name in paths}
     config = replace(config, **{n: p.expanduser().resolve() for n, p in given.items() if p})
     config.out.mkdir(parents=True, exist_ok=True)

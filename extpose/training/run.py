@@ -65,7 +65,9 @@ def run_worker(config: TrainConfig) -> None:
     train(
         config,
         engine,
-        training_batches(dataset, sampler, workers=config.data.workers, pin_memory=config.use_gpu),
+        training_batches(
+            dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
+        ),
         make_losses(config, engine.workers.device),
         start=start,
         report=log or _ignore,
@@ -77,21 +79,21 @@ def run_worker(config: TrainConfig) -> None:
 
 
 def open_dataset(config: TrainConfig) -> ClipDataset:
-    """The labelled clips of `config.data_dir`."""
+    """The labelled clips of `config.data`."""
     dataset = ClipDataset(
-        ShardIndex(find_shards(config.data_dir)),
-        config.data,
+        ShardIndex(find_shards(config.data)),
+        config.loader,
         body=config.model.body,
         size=config.model.image_size,
         seed=config.seed,
     )
-    if config.data.num_frames > config.model.max_frames:
+    if config.loader.num_frames > config.model.max_frames:
         raise TrainingError(
-            f"data.num_frames={config.data.num_frames} is more than "
+            f"loader.num_frames={config.loader.num_frames} is more than "
             f"model.max_frames={config.model.max_frames}"
         )
     if not dataset.has_labels():
-        raise TrainingError(f"{config.data_dir}: no clip has targets, nothing can be learned")
+        raise TrainingError(f"{config.data}: no clip has targets, nothing can be learned")
     return dataset
 
 
