@@ -17,45 +17,26 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import synthetic_clip
-
-from extpose.config import AugmentConfig, DataConfig
-from extpose.data.clip import encode_jpeg, encode_png, redraw_skeleton
+from extpose.config import AugmentConfig, CropConfig, DataConfig
+from extpose.data.clip import encode_jpeg
 from extpose.data.loader import ClipDataset
 from extpose.data.sampler import Draw
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.schema import Clip
+from tests.clips import random_clip
 
 
 def detailed_clip(seed: int) -> Clip:
     """A full-size clip with the texture, and so the decoding time, of a photograph."""
     rng = np.random.default_rng(seed)
-    clip = synthetic_clip(
-        f"clip-{seed}", num_frames=64, crop_size=384, skeleton_size=256, seed=seed
-    )
+    clip = random_clip(seed, 64, crop=CropConfig(size=256, margin=1.5))
     images = []
     for _ in range(64):
         noise = rng.integers(0, 256, (384, 384, 3), np.uint8)
         smooth = cv2.GaussianBlur(noise, (0, 0), 3).astype(np.float32)
         images.append(np.clip((smooth - 127) * 12 + 127, 0, 255).astype(np.uint8))
-    drawn = [
-        redraw_skeleton(
-            points,
-            affine,
-            keypoint_set="coco17",
-            crop_size=384,
-            skeleton_size=256,
-            config=DataConfig().skeleton,
-        )
-        for points, affine in zip(clip.keypoints_2d, clip.crop_to_img, strict=True)
-    ]
-    return replace(
-        clip,
-        rgb=tuple(encode_jpeg(image, 92) for image in images),
-        skeleton=tuple(encode_png(image) for image in drawn),
-    )
+    return replace(clip, rgb=tuple(encode_jpeg(image, 92) for image in images))
 
 
 def frames_per_second(dataset: ClipDataset, *, seconds: float) -> float:
