@@ -2,7 +2,7 @@
 
     extpose demo
     extpose preprocess --source.path walk.mp4 videos/ --out shards
-    extpose train tiny --data-dir shards
+    extpose train tiny --data shards
     extpose predict walk.mp4 --checkpoint runs/train/model.safetensors
 
 Options are derived from the dataclasses of `extpose.config`. Exit codes: 0 all was done; 1 an
@@ -233,12 +233,12 @@ VERBS: dict[str, Verb] = {
     ),
     "train": Verb(
         f"Shards to a checkpoint. Recipes: {', '.join(RECIPES)}.",
-        "extpose train tiny --data-dir data/synth --out runs/tiny",
+        "extpose train tiny --data data/synth --out runs/tiny",
         run_train,
     ),
     "evaluate": Verb(
         "Metrics of a checkpoint on labelled shards.",
-        "extpose evaluate --checkpoint runs/tiny/model.safetensors --data-dir data/held-out",
+        "extpose evaluate --checkpoint runs/tiny/model.safetensors --data data/held-out",
         run_evaluate,
     ),
     "predict": Verb(
@@ -248,7 +248,7 @@ VERBS: dict[str, Verb] = {
     ),
     "submit": Verb(
         "Send another verb to a Ray cluster.",
-        "extpose submit --address http://head:8265 -- train body-video --data-dir /data/shards",
+        "extpose submit --address http://head:8265 -- train body-video --data /data/shards",
         run_submit,
     ),
 }
