@@ -170,7 +170,7 @@ def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:
 def _to_pixels(images: Float[Tensor, "t 3 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     values = rearrange(images.detach().cpu().float().numpy(), "t c h w -> t h w c")
     values = (values * np.array(IMAGE_STD) + np.array(IMAGE_MEAN)) * 255
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def _draw_points(images: UInt8[np.ndarray, "t h w 3"], points: np.ndarray) -> None:
