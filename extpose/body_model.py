@@ -13,10 +13,12 @@ Source  Loper et al., SMPL (2015), Eq. 2-10; Romero et al., MANO (2017)
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from extpose.body_file import (
     BODY_OF_JOINTS,
@@ -32,6 +34,13 @@ from extpose.schema import BodyName, KeypointSet
 
 _FREE = Path(__file__).parent / "free"
 FREE_FILES: dict[str, Path] = {"smpl": _FREE / "free_body.npz", "mano": _FREE / "free_hand.npz"}
+
+
+_KEYPOINT_VERTICES: dict[str, tuple[int, ...]] = {
+    "smpl": tuple(SMPL_FACE_VERTICES.values()),
+    "mano": tuple(MANO_TIP_VERTICES),
+}
+"""Keypoints that are vertices, where a file has no keypoint regressor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,10 @@ class BodyModel(nn.Module):
     joint_shapedirs: Tensor
     posedirs: Tensor | None
     keypoint_regressor: Tensor | None
+    folded_weights: Tensor
+    folded_template: Tensor
+    folded_shapedirs: Tensor
+    folded_posedirs: Tensor | None
 
     def __init__(self, arrays: BodyArrays) -> None:
         super().__init__()
@@ -80,7 +93,7 @@ class BodyModel(nn.Module):
             "posedirs": _to_tensor(arrays.posedirs),
             "keypoint_regressor": _to_tensor(arrays.keypoint_regressor),
         }
-        for name, value in buffers.items():
+        for name, value in (buffers | _fold_keypoints(arrays)).items():
             self.register_buffer(name, value, persistent=False)
 
     def forward(
@@ -110,19 +123,51 @@ class BodyModel(nn.Module):
         vertices = skin(shaped, rest_joints, turned, joints, weights=self.lbs_weights)
         if transl is not None:
             vertices, joints = vertices + transl[..., None, :], joints + transl[..., None, :]
-        keypoints = self._find_keypoints(vertices, joints)
+        if self.keypoint_regressor is not None:
+            points = einsum(self.keypoint_regressor, vertices, "k v, ... v c -> ... k c")
+        else:
+            points = vertices[..., list(_KEYPOINT_VERTICES[self.body]), :]
+        keypoints = self._order_keypoints(points, joints)
         return BodyOutput(vertices=vertices, joints=joints, keypoints=keypoints)
 
-    def _find_keypoints(
-        self, vertices: Float[Tensor, "*b v 3"], joints: Float[Tensor, "*b n 3"]
+    def find_keypoints(
+        self,
+        global_orient: Float[Tensor, "*b 3 3"],
+        pose: Float[Tensor, "*b j 3 3"],
+        betas: Float[Tensor, "*b 10"],
     ) -> Float[Tensor, "*b k 3"]:
+        """The keypoints of `forward` without its mesh, in the model's frame: for losses.
+
+        Skinning is linear in the vertices, so the keypoint regressor was folded into the skinning
+        weights once: with regressor R and weights W, keypoint k is the sum over joints n of
+        `turned[n] @ sum_v R[k, v] W[v, n] shaped[v] + sum_v R[k, v] W[v, n] shift[n]`.
+        """
+        rest_joints = self.joints_template + einsum(
+            betas, self.joint_shapedirs, "... s, n c s -> ... n c"
+        )
+        turned, joints = follow_chain(
+            torch.cat([global_orient[..., None, :, :], pose], -3), rest_joints, self.parents
+        )
+        folded = self.folded_template + einsum(
+            betas, self.folded_shapedirs, "... s, k n c s -> ... k n c"
+        )
+        if self.folded_posedirs is not None:
+            features = rearrange(pose - torch.eye(3).to(pose), "... j r c -> ... (j r c)")
+            folded = folded + einsum(features, self.folded_posedirs, "... p, k n c p -> ... k n c")
+        shift = joints - einsum(turned, rest_joints, "... n r c, ... n c -> ... n r")
+        points = einsum(turned, folded, "... n r c, ... k n c -> ... k r")
+        points = points + einsum(self.folded_weights, shift, "k n, ... n r -> ... k r")
+        return self._order_keypoints(points, joints)
+
+    def _order_keypoints(
+        self, points: Float[Tensor, "*b m 3"], joints: Float[Tensor, "*b n 3"]
+    ) -> Float[Tensor, "*b k 3"]:
+        """`points` of the surface, and where these are not all keypoints the joints too."""
         if self.keypoint_regressor is not None:
-            return einsum(self.keypoint_regressor, vertices, "k v, ... v c -> ... k c")
+            return points
         if self.body == "mano":
-            both = torch.cat([joints, vertices[..., MANO_TIP_VERTICES, :]], -2)
-            return both[..., MANO_TO_OPENPOSE, :]
-        face = vertices[..., tuple(SMPL_FACE_VERTICES.values()), :]
-        return torch.cat([face, joints[..., SMPL_COCO_JOINTS, :]], -2)
+            return torch.cat([joints, points], -2)[..., MANO_TO_OPENPOSE, :]
+        return torch.cat([points, joints[..., SMPL_COCO_JOINTS, :]], -2)
 
 
 def load_body_model(path: Path | None = None, body: BodyName = "smpl") -> BodyModel:
@@ -182,6 +227,34 @@ def skin(
     blended_turn = einsum(weights, turned, "v n, ... n r c -> ... v r c")
     blended_shift = einsum(weights, shift, "v n, ... n r -> ... v r")
     return einsum(blended_turn, vertices, "... v r c, ... v c -> ... v r") + blended_shift
+
+
+def _fold_keypoints(arrays: BodyArrays) -> dict[str, Tensor | None]:
+    """Regressor times skinning weights, and their products with what skinning is applied to."""
+    num_vertices = len(arrays.v_template)
+    if arrays.keypoint_regressor is not None:
+        regressor = torch.from_numpy(arrays.keypoint_regressor).double()
+    else:
+        vertices = torch.tensor(_KEYPOINT_VERTICES[BODY_OF_JOINTS[len(arrays.parents)]])
+        # A file that is too small for these is refused by `load_body_model`.
+        regressor = F.one_hot(vertices.clamp_max(num_vertices - 1), num_vertices).double()
+    weights = torch.from_numpy(arrays.weights).double()
+    folded = einsum(regressor, weights, "k v, v n -> k n v")
+    fold = {
+        "folded_template": einsum(folded, _double(arrays.v_template), "k n v, v c -> k n c"),
+        "folded_shapedirs": einsum(folded, _double(arrays.shapedirs), "k n v, v c s -> k n c s"),
+        "folded_weights": folded.sum(-1),
+    }
+    tensors: dict[str, Tensor | None] = {name: value.float() for name, value in fold.items()}
+    tensors["folded_posedirs"] = None
+    if arrays.posedirs is not None:
+        posedirs = einsum(folded, _double(arrays.posedirs), "k n v, v c p -> k n c p")
+        tensors["folded_posedirs"] = posedirs.float()
+    return tensors
+
+
+def _double(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).double()
 
 
 def _to_tensor(array: object) -> Tensor | None:

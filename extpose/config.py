@@ -8,15 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-Scope = Literal["frame", "stream", "union", "full", "sequential"]
-"""Which tokens attend to which (DESIGN: attention):
-
-frame       both streams of one frame (paper, Eq. 5-9)
-stream      one stream over all frames (Eq. 10-11)
-union       one softmax over the union of both sets
-full        both streams over all frames
-sequential  `frame`, then `stream`, as two residual calls of one block
-"""
+from extpose.model_config import ModelConfig as ModelConfig
+from extpose.model_config import Scope as Scope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +40,7 @@ class DetectConfig:
     """People and their 2D keypoints in video frames."""
 
     box_threshold: float = 0.3
+    """Least score of a person in a frame: of the box and of its keypoints together."""
     max_people: int = 10
     min_box_height: float = 0.08
     """Fraction of the image height; smaller people are filtered with reason `too_small`."""
@@ -109,34 +103,6 @@ class SynthConfig:
     workers: int = 2
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of the network. Defaults: ViT-H/16 of HMR2.0 and HaMeR."""
-
-    body: Literal["smpl", "mano"] = "smpl"
-    image_size: int = 256
-    """Side of the square crop; an eighth of the columns is cut on each side (256 x 192)."""
-    patch_size: int = 16
-    width: int = 1280
-    depth: int = 32
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.55
-    """Largest stochastic depth rate, reached linearly at the last block (training only)."""
-    scope: tuple[Scope, ...] = ("union",)
-    """Attention scope of the blocks: one for all, or one for each."""
-    max_frames: int = 16
-    temporal_positions: bool = True
-    """The paper's table of temporal positions, zero-initialised."""
-    head_width: int = 1024
-    head_depth: int = 6
-    head_num_heads: int = 8
-    head_dim: int = 64
-    head_mlp_width: int = 1024
-    head_context: Literal["image", "both"] = "image"
-    """Tokens that the head attends to: the image stream's, or both streams'."""
 
 
 @dataclass(frozen=True, kw_only=True)

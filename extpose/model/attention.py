@@ -1,6 +1,6 @@
 """Self-attention over two streams and time: the paper's Eq. 5-11, no parameter of its own.
 
-Which keys a token attends to is its *scope* (`config.Scope`):
+Which keys a token attends to is its *scope* (`model_config.Scope`):
 
 frame   both streams of its frame           (Eq. 5-9: the two streams are concatenated)
 stream  its stream in all frames            (Eq. 10-11: the stream axis joins the batch)

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from extpose.batch import PoseParams, Prediction
-from extpose.config import ModelConfig, Scope
 from extpose.geometry import rot6d_to_matrix
 from extpose.model.head import HEAD_NAME, PoseHead
 from extpose.model.vit import ViT
+from extpose.model_config import ModelConfig, Scope
 
 
 class ExtPose(nn.Module):

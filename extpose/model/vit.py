@@ -11,10 +11,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from extpose.config import ModelConfig, Scope
 from extpose.model.attention import Attention, CallScope
+from extpose.model_config import ModelConfig, Scope
 
 PATCH_PADDING = 2
 """HMR2.0's patches are cut from an image with a border of two zeros."""
@@ -108,8 +107,6 @@ class ViT(nn.Module):
         rows, columns = token_grid(config)
         scopes = config.scope * config.depth if len(config.scope) == 1 else config.scope
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
-        self.checkpoint_blocks = False
-        """Recompute the blocks in the backward pass instead of keeping their activations."""
         self.patch_embed = PatchEmbed(config.width, config.patch_size)
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + rows * columns, config.width))
         self.blocks = nn.ModuleList(
@@ -133,10 +130,7 @@ class ViT(nn.Module):
         if temporal is not None:
             tokens = tokens + rearrange(temporal, "t d -> t 1 d")
         for block in self.blocks:
-            if self.checkpoint_blocks and self.training:
-                tokens = checkpoint(block, tokens, valid, use_reentrant=False)
-            else:
-                tokens = block(tokens, valid)
+            tokens = block(tokens, valid)
         return self.last_norm(tokens)
 
 

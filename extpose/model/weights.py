@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from extpose.config import ModelConfig
 from extpose.errors import CheckpointError
 from extpose.model.extpose import ExtPose
+from extpose.model_config import ModelConfig
 
 FORMAT_VERSION = "1"
 OPTIONAL_KEYS = frozenset({"temporal_embed"})

@@ -51,9 +51,9 @@ def dress(body: BodyModel, rng: np.random.Generator) -> Float64[np.ndarray, "v 3
     return np.clip(colors * _mottle(template, rng)[:, None], 0, 255)
 
 
-def random_color(rng: np.random.Generator) -> np.ndarray:
-    """Any colour, the strong ones being rare."""
-    hue, saturation, value = rng.random(), rng.beta(1.3, 2.5), rng.uniform(0.12, 0.95)
+def random_color(rng: np.random.Generator, *, strength: float = 1.0) -> np.ndarray:
+    """Any colour, the strong ones being rare; `strength` scales the saturation."""
+    hue, saturation, value = rng.random(), rng.beta(1.3, 2.5) * strength, rng.uniform(0.12, 0.95)
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
 
 

@@ -90,7 +90,8 @@ def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.nda
     """A gradient with blotches and, mostly, boxes: furniture, windows, houses, trees."""
     height, width = image_size
     ramp = np.linspace(0, 1, height)[:, None, None]
-    image = random_color(rng) * (1 - ramp) + random_color(rng) * ramp + np.zeros((1, width, 1))
+    top, bottom = (random_color(rng, strength=0.5) for _ in range(2))
+    image = top * (1 - ramp) + bottom * ramp + np.zeros((1, width, 1))
     image += rng.uniform(3, 24) * _cloud(image_size, rng)[..., None]
     for _ in range(rng.integers(0, 14)):
         x, y = rng.uniform(-0.1, 1) * width, rng.uniform(-0.1, 0.9) * height
@@ -108,7 +109,7 @@ def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.nda
 
 def _paint_floor(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Plain, planks or tiles, paler with distance, with a little dirt; `ground` in metres, n 2."""
-    color = random_color(rng)
+    color, far = (random_color(rng, strength=0.5) for _ in range(2))
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.3, 1.2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     cell = np.floor(ground @ turn / period)
@@ -121,7 +122,7 @@ def _paint_floor(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     waves = rng.normal(0, 1, (8, 2)) * rng.uniform(1, 12, (8, 1))
     dirt = np.sin(ground @ waves.T + rng.uniform(0, 6, 8)).sum(-1) / (1 + distance / 8)
     fade = np.exp(-distance / rng.uniform(8, 40))[:, None]
-    return colors * fade + random_color(rng) * (1 - fade) + rng.uniform(1, 5) * dirt[:, None]
+    return colors * fade + far * (1 - fade) + rng.uniform(1, 5) * dirt[:, None]
 
 
 def _cloud(

@@ -1,13 +1,16 @@
 """The network against HMR2.0's numbers, and what its extension must keep."""
 
+import ast
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from torch.utils.checkpoint import checkpoint
 
 from extpose.config import BASE, HUGE, SMALL, TINY, ModelConfig
 from extpose.geometry import crop_cam_to_transl, rot6d_to_matrix
@@ -240,7 +243,9 @@ def test_every_parameter_gets_a_gradient_with_and_without_recomputation():
     rgb, skeleton = crops(MICRO, b=1, t=2), crops(MICRO, b=1, t=2, seed=2)
     gradients = []
     for recompute in (False, True):
-        model.backbone.checkpoint_blocks = recompute
+        if recompute:
+            for block in model.backbone.blocks:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         model.zero_grad()
         prediction = model(rgb, skeleton)
         loss = prediction.params.pose.square().sum() + prediction.crop_cam.sum()
@@ -306,3 +311,29 @@ def test_body_and_hand_differ_by_config_only():
         HEAD_NAME["mano"],
         "temporal_embed",
     }
+
+
+def test_the_network_is_readable_in_one_sitting():
+    """At most 8 files and 1,000 lines of this project are reached from `model/extpose.py`."""
+    root = Path(__file__).parents[2]
+    reached: dict[Path, int] = {}
+    pending = [root / "extpose/model/extpose.py"]
+    while pending:
+        path = pending.pop()
+        if path in reached:
+            continue
+        text = path.read_text()
+        reached[path] = len(text.splitlines())
+        pending.extend(
+            root / f"{node.module.replace('.', '/')}.py"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ImportFrom) and node.module and node.module[:7] == "extpose"
+        )
+    assert len(reached) <= 8, sorted(reached)
+    assert sum(reached.values()) <= 1000, reached
+    forward = next(
+        node
+        for node in ast.walk(ast.parse((root / "extpose/model/extpose.py").read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "forward"
+    )
+    assert (forward.end_lineno or 0) - forward.lineno < 30

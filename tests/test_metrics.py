@@ -1,0 +1,200 @@
+"""Metrics against scipy, by hand, and by what must not change them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from extpose.metrics import (
+    Metrics,
+    acceleration_error,
+    aggregate,
+    evaluate_sequence,
+    jitter,
+    mpjpe,
+    mpvpe,
+    pa_mpjpe,
+    pa_mpvpe,
+    pck,
+)
+
+seeds = st.integers(0, 10_000)
+
+
+def points(seed: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
+
+
+def rotation(seed: int) -> torch.Tensor:
+    return torch.from_numpy(Rotation.random(random_state=seed).as_matrix())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_pa_mpjpe_agrees_with_scipy(seed):
+    found, target = points(seed, 4, 14, 3), points(seed + 1, 4, 14, 3)
+    expected = []
+    for a, b in zip(found.numpy(), target.numpy(), strict=True):
+        a, b = a - a.mean(0), b - b.mean(0)
+        turned = Rotation.align_vectors(b, a)[0].apply(a)
+        scale = (turned * b).sum() / (a * a).sum()
+        expected.append(np.linalg.norm(scale * turned - b, axis=-1).mean())
+    assert np.abs(pa_mpjpe(found, target).numpy() - expected).max() < 1e-6
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.floats(0.1, 10), st.tuples(*[st.floats(-5, 5)] * 3))
+def test_a_similarity_of_the_prediction_changes_no_aligned_error(seed, scale, shift):
+    found, target = points(seed, 3, 17, 3), points(seed + 1, 3, 17, 3)
+    moved = scale * found @ rotation(seed).T + torch.tensor(shift, dtype=torch.float64)
+    for metric in (pa_mpjpe, pa_mpvpe):
+        torch.testing.assert_close(metric(moved, target), metric(found, target))
+        torch.testing.assert_close(metric(moved, found), torch.zeros(3).double(), rtol=0, atol=1e-9)
+
+
+def test_a_mirrored_prediction_is_not_a_perfect_one():
+    target = points(0, 1, 17, 3)
+    assert pa_mpjpe(target * torch.tensor([-1.0, 1, 1]), target) > 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.tuples(*[st.floats(-5, 5)] * 3))
+def test_a_translation_changes_no_root_relative_error(seed, shift):
+    found, target = points(seed, 3, 17, 3), points(seed + 1, 3, 17, 3)
+    moved = found + torch.tensor(shift, dtype=torch.float64)
+    torch.testing.assert_close(
+        mpjpe(moved, target, root=(11, 12)), mpjpe(found, target, root=(11, 12))
+    )
+
+
+def test_mpjpe_by_hand():
+    target = torch.zeros(1, 4, 3)
+    found = torch.tensor([[[1.0, 0, 0], [3, 0, 0], [2, 4, 0], [2, 0, 3]]])
+    # the root is the mean of the first two, (2, 0, 0): distances 1, 1, 4, 3
+    assert mpjpe(found, target, root=(0, 1)).tolist() == [9 / 4]
+    vertices = torch.tensor([[[0.0, 0, 5], [0, 0, 1]]])
+    found_root, target_root = torch.tensor([[0.0, 0, 1]]), torch.zeros(1, 3)
+    error = mpvpe(vertices, 0 * vertices, found_root=found_root, target_root=target_root)
+    assert error.tolist() == [2.0]
+
+
+def test_pck_by_hand():
+    target = torch.tensor([[[0.0, 0, 1], [10, 0, 1], [20, 0, 0.4], [30, 0, 1]], [[0.0, 0, 0]] * 4])
+    found = torch.tensor([[[0.0, 4, 1], [10, 6, 1], [20, 0, 1], [30, 0, 1]], [[0.0, 0, 0]] * 4])
+    result = pck(found[..., :2], target, scale=torch.tensor([100.0, 100.0]), threshold=0.05)
+    assert result[0] == 2 / 3
+    assert result[1].isnan()
+
+
+def test_constant_acceleration_by_hand():
+    """x = g t^2 / 2 sampled at 30 fps, against rest."""
+    time = torch.arange(8).double() / 30
+    found = torch.zeros(8, 2, 3).double()
+    found[:, :, 1] = (9.81 * time**2 / 2)[:, None]
+    error = acceleration_error(found, torch.zeros(8, 2, 3))
+    torch.testing.assert_close(error * 30**2, torch.full((6,), 9.81).double())
+    torch.testing.assert_close(1000 * error, torch.full((6,), 10.9).double())
+    torch.testing.assert_close(jitter(found), torch.zeros(5).double(), rtol=0, atol=1e-12)
+
+
+def test_constant_jerk_by_hand():
+    found = torch.zeros(6, 1, 3).double()
+    found[:, 0, 0] = torch.arange(6).double() ** 3
+    torch.testing.assert_close(jitter(found), torch.full((3,), 6.0).double())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.lists(st.booleans(), min_size=1, max_size=12))
+def test_nothing_is_differenced_across_a_gap(seed, valid):
+    t = len(valid)
+    found, target = points(seed, t, 5, 3), points(seed + 1, t, 5, 3)
+    mask = torch.tensor(valid)
+    dirty = torch.where(mask[:, None, None], found, torch.nan)
+    error, shake = acceleration_error(dirty, target, valid=mask), jitter(dirty, valid=mask)
+    assert error.shape == (max(t - 2, 0),)
+    assert shake.shape == (max(t - 3, 0),)
+    whole_error, whole_shake = acceleration_error(found, target), jitter(found)
+    for i in range(len(error)):
+        if all(valid[i : i + 3]):
+            torch.testing.assert_close(error[i], whole_error[i])
+        else:
+            assert error[i].isnan()
+    for i in range(len(shake)):
+        if all(valid[i : i + 4]):
+            torch.testing.assert_close(shake[i], whole_shake[i])
+        else:
+            assert shake[i].isnan()
+
+
+def test_batches_equal_their_clips():
+    found, target = points(0, 3, 6, 5, 3), points(1, 3, 6, 5, 3)
+    valid = torch.tensor(np.random.default_rng(2).random((3, 6)) > 0.3)
+    for metric in (pa_mpjpe, acceleration_error):
+        whole = metric(found, target, valid=valid)
+        for i in range(3):
+            one = metric(found[i], target[i], valid=valid[i])
+            torch.testing.assert_close(whole[i], one, equal_nan=True)
+
+
+def evaluate(found: torch.Tensor, target: torch.Tensor, **options: object) -> Metrics:
+    return aggregate([_sequence(found, target, **options)])
+
+
+def _sequence(found, target, valid=None, fps=25.0):
+    return evaluate_sequence(
+        found,
+        target,
+        found_vertices=found.repeat(1, 3, 1),
+        target_vertices=target.repeat(1, 3, 1),
+        root=(0,),
+        fps=fps,
+        valid=valid,
+    )
+
+
+def test_a_perfect_sequence():
+    target = points(0, 10, 6, 3).float()
+    metrics = evaluate(target + 2.0, target)
+    assert metrics.mpjpe_mm < 1e-3
+    assert metrics.pa_mpjpe_mm < 1e-3
+    assert metrics.mpvpe_mm < 1e-3
+    assert metrics.accel_m_s2 < 1e-2
+    assert math.isclose(metrics.jitter_10m_s3, metrics.target_jitter_10m_s3, rel_tol=1e-4)
+    assert metrics.target_jitter_10m_s3 > 1
+    assert (metrics.num_clips, metrics.num_frames) == (1, 10)
+
+
+def test_units_of_the_summary():
+    target = torch.zeros(5, 2, 3)
+    target[:, 1, 0] = 1
+    found = target.clone()
+    found[:, 1, 0] += 0.01 * torch.arange(5) ** 2  # 20 mm / frame^2, half of it for the root
+    metrics = evaluate(found, target, fps=10.0)
+    assert math.isclose(metrics.mpjpe_mm, 10 * (0 + 1 + 4 + 9 + 16) / 5 / 2, rel_tol=1e-5)
+    assert math.isclose(metrics.accel_mm_frame2, 10, rel_tol=1e-4)
+    assert math.isclose(metrics.accel_m_s2, 0.010 * 10**2, rel_tol=1e-4)
+
+
+def test_frames_are_pooled_and_invalid_ones_left_out():
+    target = torch.zeros(4, 2, 3)
+    target[:, 1, 0] = 1
+    far = target.clone()
+    far[:, 1, 0] += 0.2
+    dirty = far.clone()
+    dirty[3] = torch.nan
+    valid = torch.tensor([True, True, True, False])
+    metrics = aggregate([_sequence(target[:1], target[:1]), _sequence(dirty, target, valid=valid)])
+    assert math.isclose(metrics.mpjpe_mm, 100 * 3 / 4, rel_tol=1e-5)
+    assert (metrics.num_clips, metrics.num_frames) == (2, 4)
+
+
+def test_nothing_to_average_is_not_a_number():
+    assert math.isnan(aggregate([]).mpjpe_mm)
+    target = points(0, 2, 4, 3)
+    assert math.isnan(evaluate(target, target).accel_m_s2)
+    with pytest.raises(ValueError, match="fps is 0"):
+        evaluate(target, target, fps=0.0)
