@@ -170,5 +170,5 @@ def _write_summary(
     write_text(config.out / QUARANTINE, lines)
     write_text(config.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for row in rows:
-        log.warning("quarantined: %s", row["message"])
+        log.warning("quarantined: %s: %s: %s", row["path"], row["reason"], row["message"])
     return 3 if rows else 0

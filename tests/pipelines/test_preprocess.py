@@ -124,7 +124,7 @@ def test_preprocess_on_ray(videos, tmp_path, ray_local):
     }  # fmt: skip
     assert manifest["frame_counts"]["filtered"] == {"no_people": 12, "duplicate": 50}
     assert manifest["frame_counts"]["quarantined"] == 30
-    assert manifest["clips"] == 8
+    assert manifest["clips"] == 10
     assert manifest["frames"] == 100
     rows = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     reasons = {(Path(row["path"]).name, row["reason"], row["start"]) for row in rows}
@@ -255,4 +255,4 @@ def test_kill_9_and_again_gives_the_same_bytes(videos, tmp_path, ray_local):
     whole = tmp_path / "whole"
     assert preprocess(config_of(source, whole), detector=box_detector()) == 0
     assert {**contents(out), ".lock": b""} == contents(whole)
-    assert sum(1 for path in out.glob("*.tar") for _ in read_shard(path)) == 8
+    assert sum(1 for path in out.glob("*.tar") for _ in read_shard(path)) == 10
