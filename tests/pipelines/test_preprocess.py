@@ -145,6 +145,18 @@ def test_preprocess_on_ray(videos, tmp_path, ray_local):
     assert contents(out) == before
 
 
+@pytest.mark.ray
+def test_an_output_that_cannot_be_written_stops_the_run(videos, tmp_path, ray_local):
+    source = videos / "two people.mp4"
+    config = config_of(source, tmp_path)
+    units = plan_videos([source], config, settings_of(config, "x"))[0].units
+    (tmp_path / f"{units[1].name}.tar").mkdir()  # nothing can be renamed onto a folder
+    with pytest.raises(WriteError, match=rf"{units[1].name}\.tar: cannot be written") as caught:
+        preprocess(config, detector=box_detector())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "manifest.json").exists()
+
+
 def test_other_settings_and_strangers_are_refused(videos, tmp_path):
     config = config_of(videos / "nobody.mp4", tmp_path)
     [unit] = plan_videos(find_videos(config.source.path), config, {})[0].units
