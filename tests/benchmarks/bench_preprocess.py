@@ -2,8 +2,10 @@
 
     python tests/benchmarks/bench_preprocess.py --seconds 10 60
 
-Floor: cores divided by the CPU time a frame of the stages, each run alone in this process. Memory:
-the largest sum, over this process and all below it, of what is its own (USS).
+Floor: cores divided by the CPU time a frame of the stages, each run alone in this process. The rate
+means something on an idle machine only; the CPU time a frame of the whole run (Ray and start-up
+included) also says something on a busy one. Memory: the largest sum, over this process and all
+below it, of what is its own (USS).
 """
 
 import argparse
@@ -33,15 +35,17 @@ WIDTH = 960
 """The video is shrunk to this for looping."""
 
 
-class PeakMemory:
-    """Samples the USS of a process tree; `peak` in MiB, over all and by process name."""
+class TreeWatch:
+    """Samples a process tree: `peak` USS in MiB, over all and by process name, and CPU seconds."""
 
     def __init__(self) -> None:
         self.peak, self.by_name = 0.0, dict[str, float]()
+        self._cpu: dict[int, float] = {}
+        self._cpu_before = _cpu_seconds(os.getpid())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "PeakMemory":
+    def __enter__(self) -> "TreeWatch":
         self._thread.start()
         return self
 
@@ -49,10 +53,16 @@ class PeakMemory:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all processes seen, without what this one had used before."""
+        return sum(self._cpu.values()) - self._cpu_before
+
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
             sizes = {pid: _uss(pid) for pid in _tree(os.getpid())}
             self.peak = max(self.peak, sum(sizes.values()))
+            self._cpu |= {pid: _cpu_seconds(pid) or self._cpu.get(pid, 0.0) for pid in sizes}
             for pid, size in sizes.items():
                 name = _name(pid)
                 self.by_name[name] = max(self.by_name.get(name, 0.0), size)
@@ -71,6 +81,14 @@ def _tree(root: int) -> list[int]:
         found.append(pid)
         todo += [child for child, parent in parents.items() if parent == pid]
     return found
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process; 0 when it is gone."""
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _uss(pid: int) -> float:
@@ -148,9 +166,12 @@ def main() -> None:
         floor = 1e3 * cores / sum(costs.values())
         print(", ".join(f"{name} {cost:.1f} ms" for name, cost in costs.items()), "CPU a frame")
         print(f"floor {floor:.2f} frames/s on {cores} cores")
-        print(f"{'video':>8}{'frames':>8}{'s':>8}{'frames/s':>10}{'of floor':>10}{'peak MiB':>10}")
+        print(
+            f"{'video':>8}{'frames':>8}{'s':>8}{'frames/s':>10}{'of floor':>10}"
+            f"{'CPU ms':>8}{'peak MiB':>10}"
+        )
         for seconds in args.seconds:
-            with PeakMemory() as memory, ray_session():
+            with TreeWatch() as watch, ray_session():
                 start = time.monotonic()
                 preprocess(config_of(seconds, f"{seconds:g}"))
                 wall = time.monotonic() - start
@@ -158,9 +179,9 @@ def main() -> None:
             rate = frames / wall
             print(
                 f"{seconds:>7g}s{frames:>8}{wall:>8.1f}{rate:>10.2f}{rate / floor:>10.2f}"
-                f"{memory.peak:>10.0f}"
+                f"{1e3 * watch.cpu_seconds / frames:>8.1f}{watch.peak:>10.0f}"
             )
-            largest = sorted(memory.by_name.items(), key=lambda item: -item[1])[:4]
+            largest = sorted(watch.by_name.items(), key=lambda item: -item[1])[:4]
             print("        " + ", ".join(f"{name} {size:.0f}" for name, size in largest))
 
 
