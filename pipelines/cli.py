@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -190,6 +191,8 @@ def run_predict(args: list[str], verb: Verb) -> int:
 
 def run_submit(args: list[str], verb: Verb) -> int:
     """Another verb, on a Ray cluster."""
+    if find_spec("cluster") is None:
+        raise ExtPoseError("works from a clone of the repository, which it uploads")
     from cluster.submit import SubmitConfig, submit
 
     if "--" not in args:
@@ -245,7 +248,7 @@ VERBS: dict[str, Verb] = {
     ),
     "submit": Verb(
         "Send another verb to a Ray cluster.",
-        "extpose submit --address http://head:8265 -- train body-video --data s3://bucket/shards",
+        "extpose submit --address http://head:8265 -- train body-video --data /data/shards",
         run_submit,
     ),
 }

@@ -75,7 +75,7 @@ def make_batch(
     """
     _check(clips, num_frames)
     shape = (len(clips), num_frames, 3, size, size)
-    rgb, drawn = torch.zeros(shape), torch.zeros(shape)
+    rgb, drawn = torch.empty(shape), torch.empty(shape)
     valid = np.zeros((len(clips), num_frames), bool)
     boxes = np.empty((len(clips), num_frames, 3), np.float32)
     affines = [
@@ -85,9 +85,13 @@ def make_batch(
     for i, (clip, view, affine) in enumerate(zip(clips, views, affines, strict=True)):
         t = clip.num_frames
         valid[i, :t] = True
-        if not view.masking.rgb:
+        if view.masking.rgb:
+            rgb[i] = 0
+        else:
             _fill_rgb(rgb[i].numpy(), clip, view, affine=affine)
-        if not view.masking.skeleton:
+        if view.masking.skeleton:
+            drawn[i] = 0
+        else:
             _fill_skeleton(drawn[i].numpy(), clip, view, affine=affine, config=skeleton)
         boxes[i, :t] = network_boxes(clip, view.augmentation)
         rgb[i, t:], drawn[i, t:], boxes[i, t:] = rgb[i, t - 1], drawn[i, t - 1], boxes[i, t - 1]
