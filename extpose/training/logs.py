@@ -99,9 +99,9 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 def config_hash(config: TrainConfig) -> str:
     """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed."""
     values = config_to_json(config)
-    parts = {name: values[name] for name in ("model", "data", "loss", "engine", "batch", "seed")}
+    parts = {name: values[name] for name in ("model", "loader", "loss", "engine", "batch", "seed")}
     for name in ("workers",):
-        del parts["data"][name]
+        del parts["loader"][name]
     for name in ("threads", "activation_checkpointing", "micro_batch"):
         del parts["engine"][name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -170,7 +170,7 @@ def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:
 def _to_pixels(images: Float[Tensor, "t 3 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     values = rearrange(images.detach().cpu().float().numpy(), "t c h w -> t h w c")
     values = (values * np.array(IMAGE_STD) + np.array(IMAGE_MEAN)) * 255
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def _draw_points(images: UInt8[np.ndarray, "t h w 3"], points: np.ndarray) -> None:
