@@ -11,8 +11,7 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float32, UInt8
 
-from extpose.asset_table import ASSETS
-from extpose.assets import fetch
+from extpose.assets import ASSETS, fetch
 from extpose.config import DetectConfig
 from extpose.detect.boxes import box_iou, fit_image, keep_best
 from extpose.detect.people import Detections
