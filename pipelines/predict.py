@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from extpose.visualize import overlay_mesh, track_color
 from jaxtyping import UInt8
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from extpose.metrics import jitter
 from extpose.model.weights import load_model
 from extpose.report import Report
 from extpose.video import VideoWriter, probe, read_frames
+from extpose.visualize import overlay_mesh, track_color
 
 log = logging.getLogger(__name__)
 OVERLAY_WIDTH = 960

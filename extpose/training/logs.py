@@ -99,9 +99,9 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 def config_hash(config: TrainConfig) -> str:
     """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed."""
     values = config_to_json(config)
-    parts = {name: values[name] for name in ("model", "data", "loss", "engine", "batch", "seed")}
+    parts = {name: values[name] for name in ("model", "loader", "loss", "engine", "batch", "seed")}
     for name in ("workers",):
-        del parts["data"][name]
+        del parts["loader"][name]
     for name in ("threads", "activation_checkpointing", "micro_batch"):
         del parts["engine"][name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
