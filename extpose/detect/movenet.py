@@ -27,7 +27,7 @@ MIN_BOX_SCORE = 0.2
 """Of a box whose keypoints are looked for. False boxes reach 0.4, but their keypoints are unsure
 (mean confidence below 0.25, people's above 0.3), so a score of both parts them best."""
 MAX_BOX_IOU = 0.6
-"""Boxes that overlap more are one person: two people seldom do, and keypoints decide then."""
+"""Boxes that overlap more are taken for one person before keypoints are looked for."""
 
 CROP_SIZE = 256
 CROP_PADDING = 1.15
