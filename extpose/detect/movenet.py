@@ -36,7 +36,7 @@ MIN_CONFIDENCE = 0.2
 """Of a keypoint that takes part in boxes and comparisons."""
 MIN_KEYPOINTS = 6
 """Fewer do not change the detector's box."""
-BOX_MARGIN = (0.06, 0.09, 0.06, 0.06)
+BOX_MARGIN = (0.06, 0.09, 0.06, 0.09)
 """From keypoints to the outline (left, top, right, bottom), in longer sides of their extent."""
 MAX_SIMILARITY = 0.5
 """Object keypoint similarity of two detections above which they are one person."""
