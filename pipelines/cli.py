@@ -95,16 +95,13 @@ class Verb:
     run: Callable[[list[str], "Verb"], int]
 
 
-def parse(kind: Callable[..., T], args: list[str], verb: Verb, default: T | None = None) -> T:
+def parse(kind: type[T], args: list[str], verb: Verb, default: T | None = None) -> T:
     """Options to a dataclass; tyro prints usage errors and exits with 2."""
     name = next(name for name, candidate in VERBS.items() if candidate is verb)
-    return tyro.cli(
-        kind,
-        prog=f"extpose {name}",
-        description=f"{verb.summary}\n\nExample:  {verb.example}",
-        args=args,
-        **({} if default is None else {"default": default}),
-    )
+    prog, description = f"extpose {name}", f"{verb.summary}\n\nExample:  {verb.example}"
+    if default is None:
+        return tyro.cli(kind, prog=prog, description=description, args=args)
+    return tyro.cli(kind, prog=prog, description=description, args=args, default=default)
 
 
 def run_demo(args: list[str], verb: Verb) -> int:

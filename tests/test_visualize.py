@@ -97,33 +97,34 @@ def test_unsure_keypoints_and_their_limbs_are_left_out() -> None:
 
 def test_a_contact_sheet_shows_the_networks_part(make_clip: Callable[..., Clip]) -> None:
     clip = make_clip(num_frames=3)
-    crop = np.zeros((192, 192, 3), np.uint8)
-    crop[32:160, 32:160] = (0, 200, 0)  # the network's 128 in the middle of the stored 192
-    skeleton = np.zeros((128, 128, 3), np.uint8)
-    skeleton[60:68, 20:40] = (255, 0, 0)
+    stored, size = clip.meta.crop_size, clip.meta.skeleton_size
+    border = (stored - size) // 2
+    assert border > 4
+    crop = np.zeros((stored, stored, 3), np.uint8)
+    crop[border:-border, border:-border] = (0, 200, 0)
+    skeleton = np.zeros((size, size, 3), np.uint8)
+    skeleton[30:34, 10:20] = (255, 0, 0)
     jpeg, png = (
-        cv2.imencode(suffix, image[..., ::-1], quality)[1].tobytes()
-        for suffix, image, quality in (
+        cv2.imencode(suffix, image[..., ::-1], options)[1].tobytes()
+        for suffix, image, options in (
             (".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 100]),
             (".png", skeleton, []),
         )
     )
-    sheet = contact_sheet(
-        replace(clip, rgb=(jpeg,) * 3, skeleton=(png,) * 3), num_columns=4, cell=128
-    )
+    clip = replace(clip, rgb=(jpeg,) * 3, skeleton=(png,) * 3)
+    sheet = contact_sheet(clip, num_columns=4, cell=size)
     top = (3 * LINE_HEIGHT + 6) + (2 * LINE_HEIGHT + 6)
-    assert sheet.shape == (top + 3 * 128, 4 * 128, 3)
-    first = sheet[top : top + 128, :128].astype(int)
+    assert sheet.shape == (top + 3 * size, 4 * size, 3)
+    first, drawn, both = sheet[top:, :size].astype(int).reshape(3, size, size, 3)
     assert np.abs(first[2:-2, 2:-2] - [0, 200, 0]).max() < 12
-    np.testing.assert_array_equal(sheet[top + 128 : top + 256, 128:256], skeleton)
-    both = sheet[top + 256 :, 256:384].astype(int)
-    np.testing.assert_array_equal(both[64, 30], [255, 0, 0])
-    assert np.abs(both[100, 30] - [32, 132, 32]).max() < 12
-    assert (sheet[top:, 384:] == 250).all()  # no fourth frame
+    np.testing.assert_array_equal(drawn, skeleton)
+    np.testing.assert_array_equal(both[32, 15], [255, 0, 0])
+    assert np.abs(both[50, 15] - [32, 132, 32]).max() < 12
+    assert (sheet[top:, 3 * size :] == 250).all()  # no fourth frame
 
 
 def test_bridged_frames_stand_out(make_clip: Callable[..., Clip]) -> None:
-    clip = make_clip(num_frames=2)
+    clip = replace(make_clip(num_frames=2), is_detected=np.array([True, True]))
     bridged = replace(clip, is_detected=np.array([True, False]))
     before, after = contact_sheet(clip, num_columns=2), contact_sheet(bridged, num_columns=2)
     title = 3 * LINE_HEIGHT + 6
@@ -138,7 +139,7 @@ def test_bridged_frames_stand_out(make_clip: Callable[..., Clip]) -> None:
 def test_images_that_cannot_be_decoded_are_named(
     make_clip: Callable[..., Clip], data: bytes
 ) -> None:
-    clip = make_clip("walk-1", num_frames=2)
-    broken = replace(clip, skeleton=(clip.skeleton[0], data))
+    clip = make_clip(num_frames=2)
+    broken = replace(clip, key="walk-1", skeleton=(clip.skeleton[0], data))
     with pytest.raises(ShardError, match="walk-1: image skeleton 1 cannot be decoded"):
         contact_sheet(broken)

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from extpose.asset_table import ASSETS
-from extpose.assets import fetch
+from extpose.assets import ASSETS, fetch
 from extpose.config import DetectConfig
 from extpose.detect.boxes import box_iou, fit_image, keep_best
 from extpose.detect.people import Detections

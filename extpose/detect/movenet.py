@@ -11,8 +11,7 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float32, UInt8
 
-from extpose.asset_table import ASSETS
-from extpose.assets import fetch
+from extpose.assets import ASSETS, fetch
 from extpose.config import DetectConfig
 from extpose.detect.boxes import box_iou, fit_image, keep_best
 from extpose.detect.people import Detections
@@ -28,7 +27,7 @@ MIN_BOX_SCORE = 0.2
 """Of a box whose keypoints are looked for. False boxes reach 0.4, but their keypoints are unsure
 (mean confidence below 0.25, people's above 0.3), so a score of both parts them best."""
 MAX_BOX_IOU = 0.6
-"""Boxes that overlap more are one person: two people seldom do, and keypoints decide then."""
+"""Boxes that overlap more are taken for one person before keypoints are looked for."""
 
 CROP_SIZE = 256
 CROP_PADDING = 1.15
@@ -37,7 +36,7 @@ MIN_CONFIDENCE = 0.2
 """Of a keypoint that takes part in boxes and comparisons."""
 MIN_KEYPOINTS = 6
 """Fewer do not change the detector's box."""
-BOX_MARGIN = (0.06, 0.09, 0.06, 0.06)
+BOX_MARGIN = (0.06, 0.09, 0.06, 0.09)
 """From keypoints to the outline (left, top, right, bottom), in longer sides of their extent."""
 MAX_SIMILARITY = 0.5
 """Object keypoint similarity of two detections above which they are one person."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from extpose.batch import Batch, Prediction, map_tensors
+from extpose.batch import Batch, PoseParams, Prediction, map_tensors
 from extpose.config import EngineConfig
 from extpose.errors import CheckpointError, TrainingError
 from extpose.training.plain import AUTOCAST, PlainEngine, create_optimizer
@@ -107,13 +107,18 @@ class DeepSpeedEngine:
         self.accumulation, self.config = accumulation, config
         self.gathered = deepspeed.zero.GatheredParameters
         settings = deepspeed_settings(config, accumulation=accumulation, micro_batch=micro_batch)
+        return_tensors(model)
         self.engine, *_ = deepspeed.initialize(
             model=model, optimizer=create_optimizer(model, config), config=settings
         )
 
     def __call__(self, batch: Batch) -> Prediction:
         """Forward pass; see `Engine`."""
-        prediction = self.engine(batch.rgb, batch.skeleton, batch.valid)
+        *params, crop_cam = self.engine(batch.rgb, batch.skeleton, batch.valid)
+        names = ("global_orient", "pose", "betas")
+        prediction = Prediction(
+            params=PoseParams(**dict(zip(names, params, strict=True))), crop_cam=crop_cam
+        )
         return map_tensors(prediction, lambda tensor: tensor.float())
 
     def backward(self, loss: Tensor) -> None:
@@ -155,6 +160,18 @@ class DeepSpeedEngine:
         parameters = list(module.parameters()) if self.config.zero_stage == 3 else []
         with self.gathered(parameters, enabled=bool(parameters)):
             return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+
+
+def return_tensors(model: nn.Module) -> None:
+    """Make the network return a tuple: ZeRO-3's hooks do not find tensors in a dataclass."""
+    forward = model.forward
+
+    def flat_forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        prediction: Prediction = forward(*inputs)
+        params = prediction.params
+        return params.global_orient, params.pose, params.betas, prediction.crop_cam
+
+    model.forward = flat_forward
 
 
 def deepspeed_settings(

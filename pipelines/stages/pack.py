@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from extpose.config import PreprocessConfig
-from extpose.data.clip import ClipBuilder, ClipOrigin, split_track
+from extpose.data.clip import ClipOrigin, cut_clips
 from extpose.data.shards import ShardInfo, ShardWriter
 from extpose.detect.people import Track
 from extpose.errors import VideoError
@@ -85,42 +85,33 @@ class Packer:
             raise WriteError(f"{path}: cannot be written ({error})") from error
 
     def _make_clips(self, unit: Unit, tracks: list[Track]) -> Iterator[Clip]:
-        """One pass over the frames feeds all people; a clip is handed on when it is complete.
-
-        Not more than one unfinished clip a person is in memory.
-        """
-        config = self.config
+        """One pass over the frames feeds all people."""
         origin = ClipOrigin(
             source="video",
-            split=config.split,
+            split=self.config.split,
             video_id=unit.video_id,
             fps=unit.fps,
             image_size=(unit.height, unit.width),
             detector=self.detector,
         )
-        waiting = [piece for track in tracks for piece in split_track(track, config.clip_frames)]
-        waiting.sort(key=lambda piece: (piece.first_frame, piece.track_id))
-        active: list[ClipBuilder] = []
-        for frame in _frames_of(unit):
-            while waiting and waiting[0].first_frame == frame.index:
-                active.append(
-                    ClipBuilder(
-                        waiting.pop(0), origin=origin, crop=config.crop, skeleton=config.skeleton
-                    )
-                )
-            for builder in active:
-                builder.add(frame.rgb)
-            yield from (builder.finish() for builder in active if builder.is_complete)
-            active = [builder for builder in active if not builder.is_complete]
-            if not waiting and not active:
-                return
-        raise VideoError(unit.path, "truncated", "fewer frames than at the first reading")
+        try:
+            yield from cut_clips(
+                _frames_of(unit),
+                tracks,
+                origin=origin,
+                crop=self.config.crop,
+                skeleton=self.config.skeleton,
+                max_frames=self.config.clip_frames,
+            )
+        except ValueError as error:
+            raise VideoError(unit.path, "truncated", str(error)) from error
 
 
-def _frames_of(unit: Unit) -> Iterator[Any]:
+def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
     """The unit's frames; an `OSError` of the source must not look like one of the output."""
     try:
-        yield from read_frames(Path(unit.path), unit.start, unit.stop)
+        for frame in read_frames(Path(unit.path), unit.start, unit.stop):
+            yield frame.index, frame.rgb
     except OSError as error:
         raise VideoError(unit.path, "truncated", str(error)) from error
 
