@@ -25,6 +25,8 @@ from tqdm import tqdm
 from extpose.asset_table import ASSETS, Asset, Member, Package
 from extpose.errors import AssetError
 
+__all__ = ["ASSETS", "AssetStatus", "cache_dir", "fetch", "status"]
+
 RETRY = "extpose doctor --fetch"
 
 

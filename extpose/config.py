@@ -40,6 +40,7 @@ class DetectConfig:
     """People and their 2D keypoints in video frames."""
 
     box_threshold: float = 0.3
+    """Least score of a person in a frame: of the box and of its keypoints together."""
     max_people: int = 10
     min_box_height: float = 0.08
     """Fraction of the image height; smaller people are filtered with reason `too_small`."""

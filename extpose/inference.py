@@ -7,7 +7,6 @@ Units   metres, radians, pixels, seconds; `_cam` is the full image's camera (Ope
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,9 +19,9 @@ from extpose.batch import Batch, Prediction, to_device
 from extpose.body_model import BodyModel, BodyOutput
 from extpose.config import PredictConfig, SkeletonConfig
 from extpose.data.augment import Masking
-from extpose.data.clip import ClipBuilder, ClipOrigin, split_track
+from extpose.data.clip import ClipOrigin, cut_clips
 from extpose.data.window import make_batch, plain_view
-from extpose.detect.people import Detections, Track
+from extpose.detect.people import Detections
 from extpose.detect.track import TrackingResult, link_tracks
 from extpose.errors import VideoError
 from extpose.geometry import (
@@ -32,8 +31,8 @@ from extpose.geometry import (
     matrix_to_axis_angle,
 )
 from extpose.model.extpose import ExtPose
-from extpose.schema import MAX_CLIP_FRAMES, Clip
-from extpose.video import Frame, probe, read_frames
+from extpose.schema import Clip
+from extpose.video import probe, read_frames
 
 Modalities = Literal["both", "rgb", "skeleton"]
 
@@ -190,30 +189,6 @@ def detect_tracks(video: Path, detector: Detector, config: PredictConfig) -> Tra
     return link_tracks(detections, config.detect, info.image_size)
 
 
-def clips_of_tracks(
-    frames: Iterable[Frame], tracks: Iterable[Track], origin: ClipOrigin, config: PredictConfig
-) -> Iterator[Clip]:
-    """Cut all tracks out of one pass over the frames; a clip comes when its last frame was seen."""
-    waiting = sorted(
-        (piece for track in tracks for piece in split_track(track, MAX_CLIP_FRAMES)),
-        key=lambda piece: piece.first_frame,
-    )
-    active: list[ClipBuilder] = []
-    for frame in frames:
-        while waiting and waiting[0].first_frame <= frame.index:
-            active.append(
-                ClipBuilder(
-                    waiting.pop(0), origin=origin, crop=config.crop, skeleton=config.skeleton
-                )
-            )
-        for builder in active:
-            builder.add(frame.rgb)
-        for builder in active:
-            if builder.is_complete:
-                yield builder.finish()
-        active = [builder for builder in active if not builder.is_complete]
-
-
 def predict_video(
     video: Path, network: Network, *, detector: Detector, config: PredictConfig
 ) -> list[Motion]:
@@ -234,7 +209,10 @@ def predict_video(
         detector=detector.name,
     )
     parts: dict[int, list[tuple[Clip, FramePrediction]]] = {}
-    for clip in clips_of_tracks(read_frames(video), tracks, origin, config):
+    frames = ((frame.index, frame.rgb) for frame in read_frames(video))
+    for clip in cut_clips(
+        frames, tracks, origin=origin, crop=config.crop, skeleton=config.skeleton
+    ):
         prediction = predict_clip(clip, network)
         # The pictures are no longer needed: keeping them would make memory grow with the video.
         parts.setdefault(clip.meta.track_id, []).append((_without_pictures(clip), prediction))

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -94,16 +95,13 @@ class Verb:
     run: Callable[[list[str], "Verb"], int]
 
 
-def parse(kind: Callable[..., T], args: list[str], verb: Verb, default: T | None = None) -> T:
+def parse(kind: type[T], args: list[str], verb: Verb, default: T | None = None) -> T:
     """Options to a dataclass; tyro prints usage errors and exits with 2."""
     name = next(name for name, candidate in VERBS.items() if candidate is verb)
-    return tyro.cli(
-        kind,
-        prog=f"extpose {name}",
-        description=f"{verb.summary}\n\nExample:  {verb.example}",
-        args=args,
-        **({} if default is None else {"default": default}),
-    )
+    prog, description = f"extpose {name}", f"{verb.summary}\n\nExample:  {verb.example}"
+    if default is None:
+        return tyro.cli(kind, prog=prog, description=description, args=args)
+    return tyro.cli(kind, prog=prog, description=description, args=args, default=default)
 
 
 def run_demo(args: list[str], verb: Verb) -> int:
@@ -190,6 +188,8 @@ def run_predict(args: list[str], verb: Verb) -> int:
 
 def run_submit(args: list[str], verb: Verb) -> int:
     """Another verb, on a Ray cluster."""
+    if find_spec("cluster") is None:
+        raise ExtPoseError("works from a clone of the repository, which it uploads")
     from cluster.submit import SubmitConfig, submit
 
     if "--" not in args:
@@ -245,7 +245,7 @@ VERBS: dict[str, Verb] = {
     ),
     "submit": Verb(
         "Send another verb to a Ray cluster.",
-        "extpose submit --address http://head:8265 -- train body-video --data s3://bucket/shards",
+        "extpose submit --address http://head:8265 -- train body-video --data /data/shards",
         run_submit,
     ),
 }

@@ -28,12 +28,24 @@ from extpose.metrics import jitter
 from extpose.model.weights import load_model
 from extpose.report import Report
 from extpose.video import VideoWriter, probe, read_frames
-from extpose.visualize import draw_keypoints, overlay_mesh
+from extpose.visualize import overlay_mesh, track_color
 
 log = logging.getLogger(__name__)
 OVERLAY_WIDTH = 960
 """Overlays are not drawn wider than this."""
 NUM_PICTURES = 3
+POSE_FRAMES = 64
+"""Frames that are posed at once."""
+SURE = 0.5
+"""Confidence of the 2D keypoints that the report compares with."""
+REPORT_COLUMNS = (
+    "person",
+    "frames",
+    "bridged",
+    "2D confidence",
+    "median distance to the detected keypoints, of the person's height",
+    "jitter, 10 m/s^3",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +144,31 @@ def draw_people(
         return rgb
     K = motions[0].intrinsics.astype(np.float64)
     K[:2] *= scale
-    return overlay_mesh(rgb, meshes, network.body.faces.numpy(), K, track_ids=ids)
+    colors = [track_color(i) for i in ids]
+    return overlay_mesh(rgb, meshes, network.body.faces.numpy(), K=K, colors=colors)
+
+
+def _row(motion: Motion, network: Network) -> tuple[str, ...]:
+    """One person's line of the report."""
+    fps = 1 / float(np.median(np.diff(motion.timestamps))) if len(motion.frame) > 1 else 0.0
+    joints, points = [], []
+    for start in range(0, len(motion.frame), POSE_FRAMES):
+        posed = motion.posed(network.body, start, start + POSE_FRAMES)
+        joints.append(posed.joints - posed.joints[:, :1])
+        projected = posed.keypoints.numpy() @ motion.intrinsics.T
+        points.append(projected[..., :2] / projected[..., 2:])
+    seen = motion.keypoints_2d[..., 2] > SURE
+    errors = np.linalg.norm(np.concatenate(points) - motion.keypoints_2d[..., :2], axis=-1)[seen]
+    height = np.median(motion.bbox_xyxy[:, 3] - motion.bbox_xyxy[:, 1])
+    shaking = (jitter(torch.cat(joints)) * fps**3 / 10).nanmean()
+    return (
+        f"{motion.track_id}",
+        f"{len(motion.frame)}",
+        f"{int((~motion.is_detected).sum())}",
+        f"{motion.keypoints_2d[..., 2].mean():.2f}",
+        f"{np.median(errors) / height:.1%}" if len(errors) else "-",
+        f"{shaking:.2f}",
+    )
 
 
 def write_report(outcomes: list[Outcome], network: Network, config: PredictConfig) -> Path:
@@ -146,7 +182,7 @@ def write_report(outcomes: list[Outcome], network: Network, config: PredictConfi
             continue
         report.text(f"{len(outcome.motions)} people in {outcome.seconds:.1f} s.")
         report.table(
-            ("person", "frames", "bridged", "2D confidence", "2D error, px", "jitter, 10 m/s^3"),
+            REPORT_COLUMNS,
             [_row(motion, network) for motion in outcome.motions],
         )
         if (outcome.folder / "overlay.mp4").exists():

@@ -20,7 +20,8 @@ def fenced_commands(path: Path) -> list[str]:
     """The lines of shell blocks that call `extpose`, continued lines joined."""
     blocks = re.findall(r"^```(?:bash|sh|console)\n(.*?)^```", path.read_text(), re.M | re.S)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = [re.match(r"(?:\w+=\S* )*(?:\S*/)?extpose\s+(.+)$", line.split(" #")[0]) for line in lines]
+    call = re.compile(r"(?:\w+=\S* )*(?:\S*/)?extpose\s+(.+)$")
+    found = [call.match(line.split(" #")[0]) for line in lines]
     return [match.group(1) for match in found if match]
 
 

@@ -8,7 +8,7 @@ Units    source pixels, seconds
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -204,6 +204,37 @@ def make_clip(
     for rgb in frames:
         builder.add(rgb)
     return builder.finish()
+
+
+def cut_clips(
+    frames: Iterable[tuple[int, UInt8[np.ndarray, "h w 3"]]],
+    tracks: Iterable[Track],
+    *,
+    origin: ClipOrigin,
+    crop: CropConfig,
+    skeleton: SkeletonConfig,
+    max_frames: int = MAX_CLIP_FRAMES,
+) -> Iterator[Clip]:
+    """All tracks cut out of one pass over (index, RGB) frames; a clip comes when it is complete.
+
+    Not more than one unfinished clip a person is in memory. Reading stops after the last clip's
+    last frame. Raises ValueError when the frames end before.
+    """
+    waiting = [piece for track in tracks for piece in split_track(track, max_frames)]
+    waiting.sort(key=lambda piece: (piece.first_frame, piece.track_id))
+    active: list[ClipBuilder] = []
+    for index, rgb in frames:
+        while waiting and waiting[0].first_frame == index:
+            piece = waiting.pop(0)
+            active.append(ClipBuilder(piece, origin=origin, crop=crop, skeleton=skeleton))
+        for builder in active:
+            builder.add(rgb)
+        yield from (builder.finish() for builder in active if builder.is_complete)
+        active = [builder for builder in active if not builder.is_complete]
+        if not waiting and not active:
+            return
+    if waiting or active:
+        raise ValueError(f"{len(waiting) + len(active)} clips miss frames: the frames ended before")
 
 
 def redraw_skeleton(

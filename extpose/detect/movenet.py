@@ -11,21 +11,23 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float32, UInt8
 
-from extpose.asset_table import ASSETS
-from extpose.assets import fetch
+from extpose.assets import ASSETS, fetch
 from extpose.config import DetectConfig
 from extpose.detect.boxes import box_iou, fit_image, keep_best
 from extpose.detect.people import Detections
 from extpose.detect.tfjs import convert_cached
 
-BOX_INPUT = 512
+BOX_INPUT = 640
 """The frame's longer side in the box network; the shorter is a multiple of `BOX_MULTIPLE`."""
 BOX_MULTIPLE = 32
 BOX_STRIDE = 4
 BOX_OUTPUTS = ("tower_0/keypoints", "tower_0/wh")
 PERSON_CLASS = 0
+MIN_BOX_SCORE = 0.2
+"""Of a box whose keypoints are looked for. False boxes reach 0.4, but their keypoints are unsure
+(mean confidence below 0.25, people's above 0.3), so a score of both parts them best."""
 MAX_BOX_IOU = 0.6
-"""Boxes that overlap more are one person: two people seldom do, and keypoints decide then."""
+"""Boxes that overlap more are taken for one person before keypoints are looked for."""
 
 CROP_SIZE = 256
 CROP_PADDING = 1.15
@@ -34,7 +36,7 @@ MIN_CONFIDENCE = 0.2
 """Of a keypoint that takes part in boxes and comparisons."""
 MIN_KEYPOINTS = 6
 """Fewer do not change the detector's box."""
-BOX_MARGIN = (0.06, 0.09, 0.06, 0.06)
+BOX_MARGIN = (0.06, 0.09, 0.06, 0.09)
 """From keypoints to the outline (left, top, right, bottom), in longer sides of their extent."""
 MAX_SIMILARITY = 0.5
 """Object keypoint similarity of two detections above which they are one person."""
@@ -68,7 +70,7 @@ class PersonDetector:
         }
 
     def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
-        """Boxes, scores and keypoints; at most `max_people`.
+        """At most `max_people` that score `box_threshold` or more.
 
         A score is the geometric mean of the box's and of the keypoints' mean confidence.
         """
@@ -77,12 +79,13 @@ class PersonDetector:
         scores = np.sqrt(scores * keypoints[..., 2].mean(-1))
         boxes = refine_boxes(boxes, keypoints, image_size=rgb.shape[:2])
         kept = keep_best(scores, keypoint_similarity(keypoints, boxes) > MAX_SIMILARITY)
+        kept = kept[scores[kept] >= self._config.box_threshold]
         return Detections(bbox_xyxy=boxes[kept], scores=scores[kept], keypoints_2d=keypoints[kept])
 
     def find_boxes(
         self, rgb: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float32[np.ndarray, "p 4"], Float32[np.ndarray, " p"]]:
-        """Boxes above `box_threshold` and their scores, surest first, at most `max_people`."""
+        """Boxes that may hold a person and their scores, surest first, at most `max_people`."""
         size = _box_input_size(*rgb.shape[:2])
         if size not in self._box_sessions:
             path = convert_cached(self._box_folder, input_size=size, outputs=BOX_OUTPUTS)
@@ -95,7 +98,7 @@ class PersonDetector:
         boxes, scores = _decode_boxes(
             np.ascontiguousarray(heat[0, :, :, PERSON_CLASS]),
             sides[0],
-            threshold=self._config.box_threshold,
+            threshold=min(MIN_BOX_SCORE, self._config.box_threshold),
         )
         kept = keep_best(scores, box_iou(boxes, boxes) > MAX_BOX_IOU)[: self._config.max_people]
         limits = np.array([rgb.shape[1], rgb.shape[0]] * 2, np.float32)

@@ -143,6 +143,8 @@ class Graph:
 
 def _convolution(graph: Graph, node: Node) -> str:
     """Conv2D and DepthwiseConv2dNative, alone or with a fused bias and activation."""
+    if any(dilation != 1 for dilation in node.integers("dilations")):
+        raise graph.error(node, "dilations not supported")
     kernel = graph.value(node, 1)  # h w i o, depthwise h w i m
     channels = kernel.shape[2]
     if "Depthwise" in node.op:
@@ -162,7 +164,6 @@ def _convolution(graph: Graph, node: Node) -> str:
         group=groups,
         kernel_shape=list(kernel.shape[2:]),
         strides=node.integers("strides")[1:3],
-        dilations=(node.integers("dilations") or [1, 1, 1, 1])[1:3],
         auto_pad=_padding(graph, node),
     )
     for name in fused:
@@ -180,16 +181,12 @@ def _resize_bilinear(graph: Graph, node: Node) -> str:
     sizes = [n * ratio for n, ratio in zip(graph.value(node, 1), graph.size_ratio, strict=True)]
     if any(size != int(size) for size in sizes):
         raise graph.error(node, f"input size {graph.input_size} makes fractional sizes {sizes}")
-    size = graph.indices([int(size) for size in sizes])
+    images = _to_nchw(graph, node)
+    # The optimiser of ONNX Runtime breaks a Resize that is told its axes: give all four sizes.
+    kept = graph.emit("Shape", images, end=2)
+    size = graph.emit("Concat", kept, graph.indices([int(size) for size in sizes]), axis=0)
     result = graph.emit(
-        "Resize",
-        _to_nchw(graph, node),
-        "",
-        "",
-        size,
-        mode="linear",
-        axes=[2, 3],
-        coordinate_transformation_mode=mode,
+        "Resize", images, "", "", size, mode="linear", coordinate_transformation_mode=mode
     )
     return _to_nhwc(graph, result)
 

@@ -1,6 +1,6 @@
 """Build `free_body.npz` and `free_hand.npz`: SMPL's and MANO's layout from Anny's free data.
 
-Run by hand (needs the extra `build-body`; about two minutes; Anny fills a cache of 0.8 GB at
+Run by hand (needs the extra `build-body`; about a minute; Anny fills a cache of 0.8 GB at
 `$ANNY_CACHE_DIR`):
 
     python -m extpose.free.build
@@ -62,11 +62,10 @@ def build_body(rig: Rig, bodies: SampledBodies, points: dict[str, int]) -> dict[
     )
     order = order_vertices(len(mean), vertex_of=points, wanted=SMPL_VERTICES)
     fields = pack(mean[order], directions[order], regressor[:, order], weights[order], SMPL_PARENTS)
-    coco = np.stack([rig.coco[name] for name in COCO_NAMES])[:, order]
     return {
         **fields,
         "f": reorder_faces(rig.faces, order).astype(np.uint16),
-        "J_regressor_coco": coco,
+        "J_regressor_coco": trim_rows(np.stack([rig.coco[name] for name in COCO_NAMES]))[:, order],
     }
 
 
@@ -128,6 +127,12 @@ def merge_weights(weights: np.ndarray, joint_of_bone: np.ndarray, num_joints: in
     return merged
 
 
+def trim_rows(regressor: np.ndarray) -> np.ndarray:
+    """Drop the thousands of shares below 1e-5: in single precision a long sum loses them anyhow."""
+    rows = np.where(regressor < 1e-5, 0, regressor.astype(np.float64))
+    return (rows / rows.sum(1, keepdims=True)).astype(np.float32)
+
+
 def find_candidates(weights: np.ndarray, around: list[set[int]]) -> list[np.ndarray]:
     """For each joint the vertices that mostly follow one of the joints around it."""
     strongest = weights.argmax(1)
@@ -143,11 +148,12 @@ def pack(
 ) -> dict[str, np.ndarray]:
     """The fields that both files share.
 
-    Shape directions are stored in half precision (0.02 mm at most): it halves the file.
+    Shape directions are stored in half precision (to 0.03 mm a beta): it halves the file.
     """
+    # Adding zero removes the sign of zeros, which differs from machine to machine.
     return {
-        "v_template": mean.astype(np.float32),
-        "shapedirs": directions.astype(np.float16),
+        "v_template": mean.astype(np.float32) + np.float32(0),
+        "shapedirs": directions.astype(np.float16) + np.float16(0),
         "J_regressor": regressor,
         "weights": weights,
         "kintree_table": np.array([parents, range(len(parents))], np.int64),

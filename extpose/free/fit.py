@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from scipy.optimize import lsq_linear
+from scipy.optimize import nnls
 
 NUM_CANDIDATES = 200
 """Vertices that a row of the joint regressor may use."""
@@ -41,7 +41,7 @@ def fit_regressor(
     betas: Float[np.ndarray, "s k"],
     candidates: Sequence[Int[np.ndarray, " c"]],
 ) -> Float32[np.ndarray, "j v"]:
-    """Sparse rows in [0, 1], summing to 1, that give each joint and its change with shape.
+    """Sparse non-negative rows, summing to 1, that give each joint and its change with shape.
 
     `candidates` are the vertices that may take part, for each joint; the nearest of them do.
     """
@@ -63,8 +63,7 @@ def fit_regressor(
             ]
         )
         target = np.concatenate([joint_mean[j], change[j].ravel(), [10.0], np.zeros(num)])
-        share = lsq_linear(system, target, (0, 1)).x
-        share[share < 1e-4] = 0
+        share, _ = nnls(system, target)
         regressor[j, near] = share / share.sum()
     return regressor
 

@@ -15,6 +15,9 @@ from extpose.synth.appearance import random_color
 MAX_FLOOR = 40.0
 """Metres to which the pattern of the floor is drawn."""
 
+NOISE_MARGIN = 64
+"""Pixels by which the sensor's noise can be shifted from frame to frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Degradation:
@@ -22,8 +25,8 @@ class Degradation:
 
     blur: float
     """Deviation in pixels."""
-    noise: float
-    """Deviation in grey levels."""
+    noise: Float32[np.ndarray, "noise_h noise_w"]
+    """In grey levels; larger than a frame, each of which takes another part of it."""
     gain: Float64[np.ndarray, " 3"]
     jpeg_quality: int
 
@@ -37,16 +40,19 @@ def paint_background(
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A floor in perspective (y = 0, seen from `eye_level` metres) below a wall or a sky."""
-    height, width = image_size
-    y, x = np.mgrid[:height, :width].astype(np.float64)
+    size = (image_size[0] // 2, image_size[1] // 2)  # half as fine: a background is out of focus
+    y, x = 2 * np.mgrid[: size[0], : size[1]].astype(np.float64) + 0.5
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(K).T @ R
-    image = _paint_wall(image_size, rng)
+    image = _paint_wall(size, rng)
     steep = -rays[..., 1] / np.linalg.norm(rays, axis=-1)
     is_floor = steep > eye_level / MAX_FLOOR
     distance = eye_level / np.maximum(-rays[..., 1], 1e-6)
     ground = rays[..., [0, 2]] * distance[..., None]
     image[is_floor] = _paint_floor(ground[is_floor], rng)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    painted = np.clip(image, 0, 255).astype(np.uint8)
+    return np.asarray(
+        cv2.resize(painted, image_size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8
+    )
 
 
 def turn_background(
@@ -63,11 +69,12 @@ def turn_background(
     return turned.astype(np.uint8, copy=False)
 
 
-def sample_degradation(rng: np.random.Generator) -> Degradation:
+def sample_degradation(image_size: tuple[int, int], rng: np.random.Generator) -> Degradation:
     """Slight, mostly."""
+    noise_size = (image_size[0] + NOISE_MARGIN, image_size[1] + NOISE_MARGIN)
     return Degradation(
         blur=float(max(rng.uniform(-0.6, 1.0), 0.0)),
-        noise=float(rng.uniform(0, 5)),
+        noise=rng.standard_normal(noise_size, np.float32) * np.float32(rng.uniform(0, 5)),
         gain=rng.uniform(0.8, 1.15) * rng.uniform(0.94, 1.06, 3),
         jpeg_quality=int(rng.integers(45, 96)),
     )
@@ -81,7 +88,9 @@ def degrade(
     if degradation.blur > 0.2:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), degradation.blur), np.float32)
     image *= degradation.gain.astype(np.float32)
-    image += rng.standard_normal(image.shape[:2], np.float32)[..., None] * degradation.noise
+    top, left = rng.integers(0, NOISE_MARGIN, 2)
+    height, width = image.shape[:2]
+    image += degradation.noise[top : top + height, left : left + width, None]
     image = np.clip(image, 0, 255, out=image).astype(np.uint8)
     return decode_image(encode_jpeg(image, degradation.jpeg_quality))
 

@@ -18,11 +18,11 @@ HIDDEN_BEHIND = 0.16
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointNoise:
-    """How a detector errs. Defaults follow a light detector on sharp video."""
+    """How a detector errs. Defaults follow MoveNet Thunder on such pictures."""
 
-    jitter: float = 0.01
+    jitter: float = 0.011
     """Deviation of a visible keypoint on each axis, fraction of the person's size."""
-    hidden_factor: float = 3.0
+    hidden_factor: float = 3.5
     """How much larger the deviation of a hidden keypoint is."""
     correlation: float = 0.8
     """Of the deviation from one frame to the next."""
@@ -31,10 +31,10 @@ class KeypointNoise:
     hidden_miss: float = 0.15
     swap: float = 0.01
     """Probability that left and right of a pair of limbs are exchanged in a frame."""
-    confidence: float = 0.85
+    confidence: float = 0.82
     """Of a visible keypoint without error."""
     hidden_confidence: float = 0.45
-    confidence_noise: float = 0.05
+    confidence_noise: float = 0.1
     confidence_scale: float = 0.03
     """Error, as a fraction of the person's size, that lowers the confidence to 60 %."""
 

@@ -163,7 +163,7 @@ def build_scene(studio: Studio, config: SynthConfig, index: int) -> Scene:
             eye_level=float(camera.position[0, 1]),
             rng=look,
         ),
-        degradation=sample_degradation(look),
+        degradation=sample_degradation(config.image_size, look),
     )
 
 

@@ -113,7 +113,6 @@ def test_jobs_keep_output_and_exit_code(
     monkeypatch.setenv("RAY_ADDRESS", head)
     video = ["preprocess", "--source.path", "no such video.mp4", "--out", "out"]
     assert submit(video, SubmitConfig()) in (1, 3)
-    assert "no such video.mp4" in capfd.readouterr().out
 
 
 @pytest.mark.ray

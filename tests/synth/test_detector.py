@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from extpose.config import DetectConfig, SynthConfig
+from extpose.detect.movenet import PersonDetector
 from extpose.synth.render import make_synthetic_clip, open_studio
 
 
 @pytest.mark.assets
 def test_the_detector_finds_rendered_people(asset: Callable[[str], Path]) -> None:
-    movenet = pytest.importorskip("extpose.detect.movenet")
     asset("movenet-thunder")
     asset("person-boxes")
     config = SynthConfig(out=Path("unused"), num_frames=1, keypoints="detector", split="test")
-    studio = open_studio(config, asset("motion"), movenet.PersonDetector(DetectConfig()))
+    studio = open_studio(config, asset("motion"), PersonDetector(DetectConfig()))
     errors = []
     for index in range(12):
         clip = make_synthetic_clip(studio, config, index)

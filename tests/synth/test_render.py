@@ -79,7 +79,13 @@ def test_the_mesh_is_in_the_picture_where_the_truth_says(studio: Studio) -> None
 
 def _without_dirt(scene: Scene) -> Scene:
     """Black on white, through a perfect camera."""
-    clean = replace(scene.degradation, blur=0.0, noise=0.0, gain=np.ones(3), jpeg_quality=100)
+    clean = replace(
+        scene.degradation,
+        blur=0.0,
+        noise=np.zeros_like(scene.degradation.noise),
+        gain=np.ones(3),
+        jpeg_quality=100,
+    )
     return replace(
         scene,
         colors=np.zeros_like(scene.colors),

@@ -1,0 +1,61 @@
+"""What travels between stages: rows of plain values, arrays bundled as bytes, errors as data.
+
+One bundle instead of many array columns: units have different numbers of people, and columns of
+arrays of different shapes (or of none) are slow and fragile in Arrow tables.
+"""
+
+import io
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from extpose.errors import VideoError
+from pipelines.ledger import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a unit could not be done."""
+
+    reason: str
+    """A `VideoError`'s reason, or the name of the exception."""
+    message: str
+    traceback: str
+
+
+def failure_of(error: Exception) -> Failure:
+    """The error as data."""
+    return Failure(
+        reason=error.reason if isinstance(error, VideoError) else type(error).__name__,
+        message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def fail(row: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """The row with the error instead of results; later stages hand it on."""
+    return {f.name: row[f.name] for f in fields(Unit)} | {
+        "error": json.dumps(asdict(failure_of(error)))
+    }
+
+
+def unit_of(row: Mapping[str, Any]) -> Unit:
+    """The unit that the row is about."""
+    return Unit(**{f.name: row[f.name] for f in fields(Unit)})
+
+
+def pack_arrays(**arrays: np.ndarray) -> bytes:
+    """Arrays as one value of a row."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Inverse of `pack_arrays`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as npz:
+        return dict(npz)

@@ -1,0 +1,163 @@
+"""Tracks of a unit to its shard, and the unit's marker: the end of the line."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extpose.config import PreprocessConfig
+from extpose.data.clip import ClipOrigin, cut_clips
+from extpose.data.shards import ShardInfo, ShardWriter
+from extpose.detect.people import Track
+from extpose.errors import VideoError
+from extpose.schema import Clip
+from extpose.video import read_frames
+from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
+from pipelines.rows import Failure, failure_of, unit_of, unpack_arrays
+
+
+def pack(row: dict[str, Any], *, config: PreprocessConfig, detector: str) -> dict[str, Any]:
+    """Writes shard and marker of a unit; returns its name, status and number of frames."""
+    return Packer(config=config, detector=detector)(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packer:
+    """What all units of a run share."""
+
+    config: PreprocessConfig
+    detector: str
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Any error of the unit ends in its marker; only failing to write stops the run."""
+        start, unit = time.monotonic(), unit_of(row)
+        failure = Failure(**json.loads(row["error"])) if row.get("error") else None
+        outcome = None
+        if failure is None:
+            try:
+                outcome = self._pack(unit, unpack_arrays(row["tracks"]))
+            except WriteError:
+                raise
+            except Exception as error:
+                failure = failure_of(error)
+        if outcome is None or failure is not None:
+            outcome = _quarantine(unit, failure)
+        seconds = {
+            name: round(float(row.get(f"seconds_{name}") or 0.0), 3) for name in ("detect", "track")
+        }
+        seconds["pack"] = round(time.monotonic() - start, 3)
+        write_outcome(self.config.out, replace(outcome, seconds=seconds))
+        return {"name": unit.name, "status": outcome.status, "frames": unit.num_frames}
+
+    def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
+        num_frames = int(arrays["num_frames"])
+        tracks = list(_tracks(arrays))
+        written, filtered = count_frames(unit.start, num_frames, tracks, arrays)
+        info = self._write_shard(unit, tracks) if tracks else None
+        reasons = Counter(arrays["filtered_reasons"].tolist())
+        return Outcome(
+            name=unit.name,
+            identity=unit.identity,
+            status="written" if info else "filtered",
+            frames=num_frames,
+            written=written,
+            filtered=filtered,
+            filtered_tracks=dict(sorted(reasons.items())),
+            clips=info.num_clips if info else 0,
+            clip_frames=info.num_frames if info else 0,
+            sha256=info.sha256 if info else "",
+            num_bytes=info.num_bytes if info else 0,
+        )
+
+    def _write_shard(self, unit: Unit, tracks: list[Track]) -> ShardInfo:
+        path = self.config.out / f"{unit.name}.tar"
+        try:
+            with ShardWriter(path) as writer:
+                for clip in self._make_clips(unit, tracks):
+                    writer.add(clip)
+                return writer.close()
+        except OSError as error:
+            raise WriteError(f"{path}: cannot be written ({error})") from error
+
+    def _make_clips(self, unit: Unit, tracks: list[Track]) -> Iterator[Clip]:
+        """One pass over the frames feeds all people."""
+        origin = ClipOrigin(
+            source="video",
+            split=self.config.split,
+            video_id=unit.video_id,
+            fps=unit.fps,
+            image_size=(unit.height, unit.width),
+            detector=self.detector,
+        )
+        try:
+            yield from cut_clips(
+                _frames_of(unit),
+                tracks,
+                origin=origin,
+                crop=self.config.crop,
+                skeleton=self.config.skeleton,
+                max_frames=self.config.clip_frames,
+            )
+        except ValueError as error:
+            raise VideoError(unit.path, "truncated", str(error)) from error
+
+
+def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
+    """The unit's frames; an `OSError` of the source must not look like one of the output."""
+    try:
+        for frame in read_frames(Path(unit.path), unit.start, unit.stop):
+            yield frame.index, frame.rgb
+    except OSError as error:
+        raise VideoError(unit.path, "truncated", str(error)) from error
+
+
+def _tracks(arrays: dict[str, np.ndarray]) -> Iterator[Track]:
+    for i, (track_id, first_frame) in enumerate(arrays["ids"].tolist()):
+        yield Track(
+            track_id=track_id,
+            first_frame=first_frame,
+            bbox_xyxy=arrays[f"bbox_xyxy.{i}"],
+            keypoints_2d=arrays[f"keypoints_2d.{i}"],
+            timestamps=arrays[f"timestamps.{i}"],
+            is_detected=arrays[f"is_detected.{i}"],
+        )
+
+
+def count_frames(
+    start: int, num_frames: int, tracks: list[Track], arrays: dict[str, np.ndarray]
+) -> tuple[int, dict[str, int]]:
+    """Frames in at least one clip, and the others by reason.
+
+    A frame in no clip has the reason of the first filtered track that covers it, else `no_people`.
+    """
+    reason = np.full(num_frames, "no_people", dtype=object)
+    spans = arrays["filtered_spans"].tolist()
+    for (first, length), why in reversed(
+        list(zip(spans, arrays["filtered_reasons"].tolist(), strict=True))
+    ):
+        reason[first - start : first - start + length] = why
+    for track in tracks:
+        first = track.first_frame - start
+        reason[first : first + track.num_frames] = "written"
+    counts = Counter(reason.tolist())
+    written = counts.pop("written", 0)
+    return written, dict(sorted(counts.items()))
+
+
+def _quarantine(unit: Unit, failure: Failure | None) -> Outcome:
+    known = failure or Failure(reason="unknown", message="", traceback="")
+    return Outcome(
+        name=unit.name,
+        identity=unit.identity,
+        status="quarantined",
+        frames=unit.num_frames,
+        quarantined=unit.num_frames,
+        reason=known.reason,
+        message=known.message,
+        traceback=known.traceback,
+    )
