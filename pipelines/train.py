@@ -37,10 +37,8 @@ def train(config: TrainConfig) -> Path:
         raise TrainingError(f"launcher local is one process, num_workers is {config.num_workers}")
     else:
         from extpose.training.run import run_worker
-        from extpose.training.workers import process_group_of_this_run
 
-        with process_group_of_this_run():
-            run_worker(config)
+        run_worker(config)
     return config.out / "model.safetensors"
 
 

@@ -44,7 +44,7 @@ def test_masking_statistics() -> None:
 
 
 def test_masking_that_can_never_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="mask_rgb=1.0"):
+    with pytest.raises(ValueError, match=r"mask_rgb=1\.0"):
         draw_masking(np.random.default_rng(0), rgb=1.0, skeleton=1.0)
 
 

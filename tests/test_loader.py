@@ -74,7 +74,8 @@ def test_steps_do_not_depend_on_workers_or_restarts(
 
     alone = draws(0, 1, 0)
     ranks = [draws(rank, world, 3) for rank in range(world)]
-    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == alone[3:]
+    steps = [[draw for part in parts for draw in part] for parts in zip(*ranks, strict=True)]
+    assert steps == alone[3:]
     order = [draw for step in alone for draw in step]
     for epoch in range(84 // num):
         part = order[epoch * num : (epoch + 1) * num]

@@ -11,7 +11,7 @@ import math
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ BUCKET_ELEMENTS = 50_000_000
 """Of ZeRO's communication buffers; its default of 500 million asks for 2 GB at once."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What the training loop needs."""
 

@@ -1,7 +1,5 @@
 """The processes of a training run, whoever started them (Ray Train, or nobody: then it is one)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,19 +46,11 @@ class Workers:
 
 
 def join_alone(device: torch.device) -> None:
-    """A process group of one where no launcher made a larger one; DeepSpeed needs it."""
+    """A process group of one where no launcher made a larger one; DeepSpeed needs it.
+
+    It stays until the process ends: DeepSpeed keeps groups made from it.
+    """
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
-
-
-@contextmanager
-def process_group_of_this_run() -> Iterator[None]:
-    """Leave no process group behind that this run made itself."""
-    had_one = dist.is_initialized()
-    try:
-        yield
-    finally:
-        if dist.is_initialized() and not had_one:
-            dist.destroy_process_group()

@@ -1,0 +1,223 @@
+"""Whole training runs: resumed, overfitted, refused, and on Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from extpose.body_model import load_body_model
+from extpose.config import AugmentConfig, EngineConfig, TrainConfig
+from extpose.data.shards import write_shard
+from extpose.errors import TrainingError
+from extpose.geometry import axis_angle_to_matrix
+from extpose.schema import Clip
+from extpose.training import run
+from pipelines.train import train
+from tests.conftest import synthetic_clip
+from tests.pipelines.train_runs import config_for, read_log, write_data
+
+SCRIPT = Path(__file__).parent / "train_runs.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("train") / "data")
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert read_log(a) == read_log(b)
+    first, second = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_resumed_run_is_the_straight_run_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    straight, stopped = (config_for(data, tmp_path / name) for name in ("straight", "stopped"))
+    assert train(straight) == straight.out / "model.safetensors"
+    train(replace(stopped, steps=3))
+    # A checkpoint that was cut off and a later log line: what a kill leaves behind.
+    broken = stopped.out / "checkpoints" / "step_000005"
+    broken.mkdir()
+    (broken / "state.pt").write_bytes(b"half")
+    with (stopped.out / "log.csv").open("a") as file:
+        file.write("4,1.0,")
+    train(stopped)
+    assert_same_run(straight.out, stopped.out)
+    train(stopped)
+    assert_same_run(straight.out, stopped.out)
+
+
+@pytest.mark.slow
+def test_resume_with_deepspeed_is_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    for out, steps in (("straight", 6), ("stopped", 2), ("stopped", 6)):
+        subprocess.run(
+            [sys.executable, "-W", "ignore", str(SCRIPT), str(data), str(tmp_path / out),
+             str(steps)], check=True, capture_output=True, timeout=300,
+        )  # fmt: skip
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+
+
+def _consistent_clip() -> Clip:
+    """One still pose in three frames; its 3D points are those of the free body."""
+    clip = synthetic_clip(num_frames=3)
+    targets = clip.targets
+    assert targets is not None
+    orient, pose = (np.repeat(a[:1], 3, axis=0) for a in (targets.global_orient, targets.pose))
+    output = load_body_model()(
+        axis_angle_to_matrix(torch.from_numpy(orient)),
+        axis_angle_to_matrix(torch.from_numpy(pose)),
+        torch.from_numpy(targets.betas).expand(3, 10),
+        torch.from_numpy(targets.transl),
+    )
+    points = targets.keypoints_3d.copy()
+    points[..., :3] = output.keypoints.numpy()
+    targets = replace(targets, global_orient=orient, pose=pose, keypoints_3d=points)
+    return replace(clip, targets=targets)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_one_clip_is_overfitted_and_the_run_folder_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_shard(tmp_path / "data" / "0.tar", [_consistent_clip()])
+    config = config_for(
+        tmp_path / "data", tmp_path / "run", steps=60, batch=1, checkpoint_every=100
+    )
+    loader = replace(
+        config.loader, augment=AugmentConfig(enabled=False), mask_rgb=0.0, mask_skeleton=0.0
+    )
+    engine = replace(config.engine, lr=5e-3, micro_batch=1)
+    model = replace(config.model, drop_path=0.0)
+    loss = replace(config.loss, keypoints_2d=0.0)
+    train(replace(config, loader=loader, engine=engine, model=model, loss=loss))
+    losses = [float(value) for value in read_log(config.out)["loss"]]
+    assert losses[-1] < 0.4 * losses[0]
+    assert json.loads((config.out / "config.json").read_text())["steps"] == 60
+    assert "torch" in json.loads((config.out / "versions.json").read_text())
+    assert cv2.imread(str(config.out / "first_batch.png")).shape == (64, 64, 3)
+    assert not list(config.out.rglob("*.tmp"))
+
+
+def test_time_limit_ends_with_a_checkpoint(data: Path, tmp_path: Path) -> None:
+    config = config_for(data, tmp_path / "run", steps=10**6, max_seconds=0.5)
+    train(config)
+    steps = len(read_log(config.out)["step"])
+    folders = sorted(p.name for p in (config.out / "checkpoints").iterdir())
+    assert folders[-1] == f"step_{steps:06d}"
+    train(config)
+    assert len(read_log(config.out)["step"]) == steps
+
+
+def test_loss_that_is_not_finite_names_the_clips(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = run.compute_losses
+
+    def broken(prediction, batch, body_model, config):
+        total, terms = real(prediction, batch, body_model, config)
+        return (total * float("nan") if "clip-2" in batch.keys else total), terms
+
+    monkeypatch.setattr(run, "compute_losses", broken)
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is not finite .*clip-2"):
+        train(config_for(data, tmp_path / "run", steps=20))
+
+
+def _unlabelled(tmp_path: Path) -> Path:
+    write_shard(tmp_path / "0.tar", [synthetic_clip(labelled=False)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_workers": 2}, "num_workers is 2"),
+        ({"engine": EngineConfig(backend="plain", precision="fp16")}, "fp16 needs a GPU"),
+        ({"use_gpu": True}, "no CUDA device"),
+        ({"batch": 0}, "batch=0"),
+    ],
+)
+def test_configs_that_cannot_work_are_refused(
+    data: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        train(config_for(data, tmp_path / "run", **changes))
+
+
+def test_unlabelled_data_and_another_config_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no clip has targets"):
+        train(config_for(_unlabelled(tmp_path), tmp_path / "run"))
+    config = config_for(data, tmp_path / "run", steps=2)
+    train(config)
+    with pytest.raises(TrainingError, match="another config"):
+        train(replace(config, seed=5, steps=4))
+
+
+def _on_ray(config: TrainConfig, workers: int) -> TrainConfig:
+    engine = replace(config.engine, backend="deepspeed", zero_stage=2)
+    return replace(config, launcher="ray", num_workers=workers, engine=engine)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.filterwarnings("ignore")
+def test_two_workers_with_zero_2_are_one_worker_and_survive_a_kill(
+    data: Path, tmp_path: Path
+) -> None:
+    """The run with two workers loses one of them to SIGKILL and is compared nevertheless."""
+    alone = config_for(data, tmp_path / "alone", steps=40, checkpoint_every=4)
+    model = replace(alone.model, drop_path=0.0)
+    alone = replace(alone, model=model)
+    both = replace(_on_ray(alone, 2), out=tmp_path / "both")
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_a_worker, args=(both.out, killed), daemon=True)
+    train(alone)
+    killer.start()
+    train(both)
+    killer.join(timeout=1)
+    assert killed
+    expected, found = read_log(alone.out), read_log(both.out)
+    assert found["step"] == expected["step"]
+    for name in expected:
+        assert [float(v) for v in found[name]] == pytest.approx(
+            [float(v) for v in expected[name]], rel=1e-3
+        ), name
+    assert not (both.out / "ray").exists()
+
+
+def _kill_a_worker(out: Path, killed: list[int]) -> None:
+    """SIGKILL the process that writes the log, once there is a checkpoint."""
+    deadline = time.time() + 120
+    while time.time() < deadline and not list(out.glob("checkpoints/step_*/meta.json")):
+        time.sleep(0.02)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            is_worker = b"RayTrainWorker" in (entry / "cmdline").read_bytes()
+            # Other runs on the machine have workers too: ours were started by our own raylet.
+            if is_worker and _is_descendant(int(entry.name), os.getpid()):
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed.append(int(entry.name))
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def _is_descendant(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int((Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    return False
