@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -80,7 +79,7 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
 
 
 def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:
-    """The line: units in, name and status of each out."""
+    """The line: units in, what `pack` says of each out."""
     size = min(config.num_detectors, len(units))
     return (
         ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
@@ -105,19 +104,11 @@ def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Non
     try:
         with tqdm(total=total, desc="preprocess", unit="frame") as bar:
             for row in build_graph(units, config, spec).iter_rows():
+                if row["write_error"]:
+                    raise WriteError(row["write_error"])
                 bar.update(row["frames"])
     except RayError as error:
-        for cause in _causes(error):
-            if isinstance(cause, WriteError):
-                raise WriteError(str(cause).strip().splitlines()[-1]) from error
         raise ExtPoseError(f"preprocessing stopped: {error}") from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, and so on."""
-    while error is not None:
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__
 
 
 def person_detector() -> DetectorSpec:

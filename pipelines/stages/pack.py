@@ -22,8 +22,17 @@ from pipelines.rows import Failure, failure_of, unit_of, unpack_arrays
 
 
 def pack(row: dict[str, Any], *, config: PreprocessConfig, detector: str) -> dict[str, Any]:
-    """Writes shard and marker of a unit; returns its name, status and number of frames."""
-    return Packer(config=config, detector=detector)(row)
+    """Writes shard and marker of a unit; returns its name, its frames and `write_error`.
+
+    The latter is empty, or says that the output cannot be written: the run must stop. A value, and
+    not an exception, because what becomes of exceptions on their way out of Ray is Ray's affair.
+    """
+    written = {"name": row["name"], "frames": row["stop"] - row["start"], "write_error": ""}
+    try:
+        Packer(config=config, detector=detector).finish(row)
+    except WriteError as error:
+        return written | {"write_error": str(error)}
+    return written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +42,8 @@ class Packer:
     config: PreprocessConfig
     detector: str
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Any error of the unit ends in its marker; only failing to write stops the run."""
+    def finish(self, row: dict[str, Any]) -> None:
+        """Any error of the unit ends in its marker. Raises WriteError, and nothing else."""
         start, unit = time.monotonic(), unit_of(row)
         failure = Failure(**json.loads(row["error"])) if row.get("error") else None
         outcome = None
@@ -52,7 +61,6 @@ class Packer:
         }
         seconds["pack"] = round(time.monotonic() - start, 3)
         write_outcome(self.config.out, replace(outcome, seconds=seconds))
-        return {"name": unit.name, "status": outcome.status, "frames": unit.num_frames}
 
     def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
         num_frames = int(arrays["num_frames"])

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -72,7 +73,8 @@ def test_find_videos(videos):
 def test_stages_alone(videos, tmp_path):
     config = config_of(videos, tmp_path)
     results = run_stages(config)
-    status = {row["name"].rsplit("-", 2)[0]: row["status"] for row in results}
+    markers = [json.loads((tmp_path / f"done/{row['name']}.json").read_text()) for row in results]
+    status = {marker["name"].rsplit("-", 2)[0]: marker["status"] for marker in markers}
     assert status == {"two-people": "written", "nobody": "filtered", "poison": "quarantined"}
     index = ShardIndex(sorted(tmp_path.glob("*.tar")))
     clips = [index.read_clip(i) for i in range(len(index))]
@@ -145,6 +147,18 @@ def test_preprocess_on_ray(videos, tmp_path, ray_local):
     assert contents(out) == before
 
 
+@pytest.mark.ray
+def test_an_output_that_cannot_be_written_stops_the_run(videos, tmp_path, ray_local):
+    source = videos / "two people.mp4"
+    config = config_of(source, tmp_path)
+    units = plan_videos([source], config, settings_of(config, "x"))[0].units
+    (tmp_path / f"{units[1].name}.tar").mkdir()  # nothing can be renamed onto a folder
+    with pytest.raises(WriteError, match=rf"{units[1].name}\.tar: cannot be written") as caught:
+        preprocess(config, detector=box_detector())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "manifest.json").exists()
+
+
 def test_other_settings_and_strangers_are_refused(videos, tmp_path):
     config = config_of(videos / "nobody.mp4", tmp_path)
     [unit] = plan_videos(find_videos(config.source.path), config, {})[0].units
@@ -188,8 +202,8 @@ def test_a_full_disk_stops_the_run_and_names_the_path(videos, tmp_path):
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
     keep(track(Detect(config.detect, spec)(vars(units[0])), config=config.detect))
     assert isinstance(unit_of(rows[0]), Unit)
-    with pytest.raises(WriteError, match=r"gone/two-people-.*\.tar: cannot be written"):
-        pack(rows[0], config=config_of(videos, tmp_path / "gone"), detector="boxes")
+    result = pack(rows[0], config=config_of(videos, tmp_path / "gone"), detector="boxes")
+    assert re.search(r"gone/two-people-.*\.tar: cannot be written", result["write_error"])
 
 
 def test_one_run_a_folder(tmp_path):
