@@ -23,7 +23,7 @@ from extpose.data.augment import (
 from extpose.data.crop import apply_affine
 from extpose.geometry import axis_angle_to_matrix
 from extpose.schema import ClipTargets
-from tests.conftest import synthetic_clip
+from tests.plain_clips import synthetic_clip
 
 
 def _targets(body: str = "smpl") -> ClipTargets:

@@ -23,7 +23,7 @@ from extpose.data.loader import (
 from extpose.data.sampler import Draw, StepSampler, micro_batch_size
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.errors import ShardError
-from tests.conftest import synthetic_clip
+from tests.plain_clips import synthetic_clip
 
 CONFIG = DataConfig(num_frames=3)
 

@@ -21,7 +21,7 @@ from extpose.data.skeleton import COLORS, draw_skeleton
 from extpose.data.window import View, make_batch, network_boxes, plain_view, skeleton_keypoints
 from extpose.errors import ShardError
 from extpose.schema import Clip
-from tests.conftest import synthetic_clip
+from tests.plain_clips import synthetic_clip
 
 MEAN = np.array([0.485, 0.456, 0.406])[:, None, None]
 STD = np.array([0.229, 0.224, 0.225])[:, None, None]

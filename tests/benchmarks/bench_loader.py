@@ -17,9 +17,6 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from conftest import synthetic_clip
 
 from extpose.config import AugmentConfig, DataConfig
 from extpose.data.clip import encode_jpeg, encode_png, redraw_skeleton
@@ -27,6 +24,7 @@ from extpose.data.loader import ClipDataset
 from extpose.data.sampler import Draw
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.schema import Clip
+from tests.plain_clips import synthetic_clip
 
 
 def detailed_clip(seed: int) -> Clip:

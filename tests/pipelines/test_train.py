@@ -24,8 +24,8 @@ from extpose.geometry import axis_angle_to_matrix
 from extpose.schema import Clip
 from extpose.training import run
 from pipelines.train import train
-from tests.conftest import synthetic_clip
 from tests.pipelines.train_runs import config_for, read_log, write_data
+from tests.plain_clips import synthetic_clip
 
 SCRIPT = Path(__file__).parent / "train_runs.py"
 
@@ -61,11 +61,11 @@ def test_resumed_run_is_the_straight_run_bit_for_bit(data: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_resume_with_deepspeed_is_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    for out, steps in (("straight", 6), ("stopped", 2), ("stopped", 6)):
-        subprocess.run(
-            [sys.executable, "-W", "ignore", str(SCRIPT), str(data), str(tmp_path / out),
-             str(steps)], check=True, capture_output=True, timeout=300,
-        )  # fmt: skip
+    straight, stopped = str(tmp_path / "straight"), str(tmp_path / "stopped")
+    runs = [straight, "6", stopped, "2", stopped, "6"]
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(data), *runs]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 
 

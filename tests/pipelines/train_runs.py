@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from extpose.config import TINY, AugmentConfig, DataConfig, EngineConfig, LossConfig, TrainConfig
 from extpose.data.shards import write_shard
-from tests.conftest import synthetic_clip
+from tests.plain_clips import synthetic_clip
 
 MODEL = replace(
     TINY, image_size=32, width=24, depth=2, num_heads=2, max_frames=2, drop_path=0.3,
@@ -61,7 +61,7 @@ def read_log(out: Path) -> dict[str, list[str]]:
 if __name__ == "__main__":
     from pipelines.train import train
 
-    folder, out, steps = sys.argv[1:]
-    plain = config_for(Path(folder), Path(out), steps=int(steps))
-    engine = replace(plain.engine, backend="deepspeed", zero_stage=2)
-    train(replace(plain, engine=engine))
+    folder, *rest = sys.argv[1:]
+    for out, steps in zip(rest[::2], rest[1::2], strict=True):
+        plain = config_for(Path(folder), Path(out), steps=int(steps))
+        train(replace(plain, engine=replace(plain.engine, backend="deepspeed", zero_stage=2)))
