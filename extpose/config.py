@@ -240,17 +240,17 @@ class PredictConfig:
 
 HUGE = ModelConfig()
 TINY = ModelConfig(
-    image_size=128,
-    width=192,
-    depth=6,
+    image_size=64,
+    width=160,
+    depth=3,
     num_heads=4,
     drop_path=0.0,
-    max_frames=8,
-    head_width=192,
-    head_depth=2,
-    head_num_heads=4,
-    head_dim=48,
-    head_mlp_width=384,
+    max_frames=4,
+    head_width=160,
+    head_depth=3,
+    head_num_heads=8,
+    head_dim=32,
+    head_mlp_width=320,
     head_context="both",
 )
 SMALL = replace(HUGE, width=384, depth=12, num_heads=6, drop_path=0.1)
@@ -258,12 +258,18 @@ BASE = replace(HUGE, width=768, depth=12, num_heads=12, drop_path=0.3)
 
 RECIPES: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
-        steps=1000,
+        steps=3000,
         batch=16,
-        checkpoint_every=200,
+        checkpoint_every=500,
         num_workers=2,
         model=TINY,
-        loader=DataConfig(num_frames=4, workers=0),
+        loader=DataConfig(
+            num_frames=2,
+            stride=2,
+            mask_skeleton=0.1,
+            workers=0,
+            augment=AugmentConfig(scale=0.1, rotation_probability=0.0, flip_probability=0.0),
+        ),
         loss=LossConfig(
             keypoints_3d=5.0,
             keypoints_2d=5.0,
