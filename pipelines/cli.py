@@ -43,9 +43,9 @@ class DemoArgs:
 
     out: Path = Path("demo")
     """Folder of everything that is made."""
-    train_seconds: float = 150.0
+    train_seconds: float = 180.0
     """How long the small network is trained."""
-    num_clips: int = 192
+    num_clips: int = 256
     """Synthetic clips to train on."""
 
 
@@ -220,7 +220,7 @@ VERBS: dict[str, Verb] = {
     ),
     "inspect": Verb(
         "Draw the clips of a shard as a contact sheet.",
-        "extpose inspect data/walk/shards/*.tar --out sheets",
+        "extpose inspect data/walk/*.tar --out sheets",
         run_inspect,
     ),
     "validate": Verb(

@@ -15,6 +15,7 @@ from pathlib import Path
 from extpose.assets import fetch
 from extpose.config import (
     RECIPES,
+    CropConfig,
     EvaluateConfig,
     PredictConfig,
     PreprocessConfig,
@@ -95,12 +96,18 @@ def _make_data(out: Path, video: Path, num_clips: int, steps: Steps) -> None:
         steps.must("preprocess", preprocess(config))
         steps.must("validate", validate(out / "shards"))
     with steps.step("inspect: contact sheets of the clips", out / "sheets"):
-        shards = sorted((out / "shards").rglob("*.tar"))
+        shards = tuple(sorted((out / "shards").glob("*.tar")))
         inspect_shards(shards[:1], out / "sheets", max_clips=2)
     with steps.step(f"synth: {num_clips} clips with exact truth", out / "synth"):
-        steps.must("synth", synthesize(SynthConfig(out=out / "synth", num_clips=num_clips)))
-    with steps.step("synth: 16 held-out clips", out / "held-out"):
-        held_out = SynthConfig(out=out / "held-out", num_clips=16, split="test")
+        rendered = SynthConfig(
+            out=out / "synth",
+            num_clips=num_clips,
+            image_size=(256, 256),
+            crop=CropConfig(size=2 * RECIPES["tiny"].model.image_size),
+        )
+        steps.must("synth", synthesize(rendered))
+    with steps.step("synth: 16 clips of motions that are not in training", out / "held-out"):
+        held_out = replace(rendered, out=out / "held-out", num_clips=16, split="val", workers=0)
         steps.must("synth", synthesize(held_out))
 
 
