@@ -5,10 +5,12 @@ makes no request to anywhere.
 """
 
 import html
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
@@ -88,12 +90,12 @@ class Report:
         return path
 
     def _link(self, path: Path) -> str:
-        return html.escape(os.path.relpath(path, self.folder), quote=True)
+        return html.escape(quote(os.path.relpath(path, self.folder)))
 
 
 def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: str) -> str:
     """An SVG line chart, 720 x 260, with the extremes written at the axes."""
-    values = [v for line in series.values() for v in line if v == v]
+    values = [v for line in series.values() for v in line if math.isfinite(v)]
     if not x or not values:
         return "<p class=note>nothing to draw</p>"
     left, top, width, height = 60, 10, 640, 210
@@ -106,7 +108,7 @@ def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_labe
         return " ".join(
             f"{left + (a - x_low) * x_scale:.1f},{top + (high - b) * y_scale:.1f}"
             for a, b in zip(x, line, strict=True)
-            if b == b
+            if math.isfinite(b)
         )
 
     bottom = top + height

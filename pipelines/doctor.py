@@ -45,7 +45,8 @@ def _line(text: str) -> None:
 
 
 def _print_machine() -> None:
-    free = shutil.disk_usage(cache_dir().anchor or ".").free
+    cache = cache_dir().absolute()
+    free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     _line(f"extpose {__version__}, Python {platform.python_version()}, {platform.platform()}")
     _line(f"{os.cpu_count()} CPU cores, {free / 2**30:.0f} GiB free on disk, accelerator: {_gpu()}")
 

@@ -18,8 +18,10 @@ from tqdm import tqdm
 
 from extpose.body_model import BodyModel, BodyOutput, load_body_model
 from extpose.config import EvaluateConfig
+from extpose.data.augment import augment_targets
 from extpose.data.loader import find_shards
 from extpose.data.shards import ShardIndex
+from extpose.data.window import plain_view
 from extpose.errors import ExtPoseError
 from extpose.geometry import axis_angle_to_matrix
 from extpose.inference import FramePrediction, Network, predict_clip
@@ -42,7 +44,7 @@ class Evaluation:
     modalities: str
     metrics: Metrics
     without_labels: int
-    """Clips that were left out because they have no targets."""
+    """Clips that were left out because no frame of them is labelled."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Names with units, and values."""
@@ -84,7 +86,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     count = min(config.max_clips, len(index)) if config.max_clips else len(index)
     errors: list[SequenceErrors] = []
     for clip in tqdm(_clips(index, count), total=count, desc="evaluate", unit="clip", leave=False):
-        if clip.targets is None:
+        if clip.targets is None or not clip.targets.has_pose.any():
             continue
         if clip.meta.body != model.config.body:
             raise ExtPoseError(
@@ -93,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
             )
         errors.append(clip_errors(clip, predict_clip(clip, network), body))
     if not errors:
-        raise ExtPoseError(f"{config.data}: none of {count} clips has targets")
+        raise ExtPoseError(f"{config.data}: none of {count} clips has labelled frames")
     evaluation = Evaluation(
         protocol=PROTOCOLS[model.config.body],
         checkpoint=str(config.checkpoint),
@@ -112,8 +114,14 @@ def _clips(index: ShardIndex, count: int) -> Iterator[Clip]:
 
 def clip_errors(clip: Clip, prediction: FramePrediction, body: BodyModel) -> SequenceErrors:
     """Errors of the labelled frames of one clip, in the camera frame."""
-    targets = clip.targets
-    assert targets is not None
+    assert clip.targets is not None
+    # A left hand is shown mirrored, as in training: its truth must be mirrored too.
+    targets = augment_targets(
+        clip.targets,
+        plain_view(clip).augmentation,
+        body=clip.meta.body,
+        keypoint_set=clip.meta.keypoint_set,
+    )
     betas = prediction.betas.mean(0, keepdim=True).expand(clip.num_frames, 10)
     with torch.inference_mode():
         found: BodyOutput = body(prediction.global_orient, prediction.pose, betas)
@@ -136,7 +144,10 @@ def clip_errors(clip: Clip, prediction: FramePrediction, body: BodyModel) -> Seq
 def write_report(evaluation: Evaluation, out: Path) -> None:
     """`metrics.json` and `report.html`."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
+    content = asdict(evaluation)
+    # JSON has no NaN: what clips are too short for is null.
+    content["metrics"] = {n: None if v != v else v for n, v in content["metrics"].items()}
+    (out / "metrics.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     report = Report("ExtPose: evaluation", out)
     report.text(
         f"Protocol {evaluation.protocol}: {evaluation.metrics.num_clips} clips, "

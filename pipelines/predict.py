@@ -6,6 +6,7 @@ Below `out`, a folder a video: `person_000.npz`, ... (docs/output.md), `overlay.
 `report.html`.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from extpose.config import PredictConfig
 from extpose.data.clip import make_video_id
 from extpose.detect.movenet import PersonDetector
 from extpose.errors import ExtPoseError
-from extpose.inference import Motion, Network, predict_video, save_motion
+from extpose.inference import Detector, Motion, Network, predict_video, save_motion
 from extpose.metrics import jitter
 from extpose.model.weights import load_model
 from extpose.report import Report
@@ -70,23 +71,39 @@ def predict(videos: Sequence[Path], config: PredictConfig) -> int:
         batch=config.batch,
         skeleton=config.skeleton,
     )
+    if model.config.body != "smpl":
+        raise ExtPoseError(
+            f"{config.checkpoint}: body is {model.config.body!r}, people in videos need 'smpl'"
+        )
     detector = PersonDetector(config.detect)
     config.out.mkdir(parents=True, exist_ok=True)
-    outcomes = [_predict_one(video, network, detector, config) for video in videos]
+    outcomes = [
+        _predict_one(video, config.out / name, network, detector=detector, config=config)
+        for video, name in zip(videos, folder_names(videos), strict=True)
+    ]
     page = write_report(outcomes, network, config)
     log.info("report: %s", page)
     failed = sum(bool(outcome.error) for outcome in outcomes)
     return 0 if not failed else (1 if failed == len(outcomes) else 3)
 
 
+def folder_names(videos: Sequence[Path]) -> list[str]:
+    """The video's name in plain characters; videos of one name are numbered: `a`, `a-2`."""
+    names: list[str] = []
+    for video in videos:
+        stem = make_video_id(video.stem, "").strip("-")
+        numbered = (f"{stem}-{i}" for i in itertools.count(2))
+        names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
+    return names
+
+
 def _predict_one(
-    video: Path, network: Network, detector: PersonDetector, config: PredictConfig
+    video: Path, folder: Path, network: Network, *, detector: Detector, config: PredictConfig
 ) -> Outcome:
-    folder = config.out / make_video_id(video.stem, "")[:60].strip("-")
     start = time.monotonic()
     try:
         motions = predict_video(video, network, detector=detector, config=config)
-        folder.mkdir(exist_ok=True)
+        _clear(folder)
         for motion in motions:
             save_motion(folder / f"person_{motion.track_id:03d}.npz", motion)
         if config.overlay:
@@ -103,6 +120,14 @@ def _predict_one(
     seconds = time.monotonic() - start
     log.info("%s: %d people in %.1f s, %s", video, len(motions), seconds, folder)
     return Outcome(video=video, folder=folder, motions=motions, seconds=seconds)
+
+
+def _clear(folder: Path) -> None:
+    """An empty place for one video: what an earlier run wrote must not look like this one's."""
+    folder.mkdir(exist_ok=True)
+    for pattern in ("person_*.npz", "overlay.mp4", "frame_*.jpg"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def write_overlay(video: Path, motions: list[Motion], network: Network, folder: Path) -> None:

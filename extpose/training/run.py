@@ -98,11 +98,17 @@ def open_dataset(config: TrainConfig) -> ClipDataset:
 
 
 def create_model(config: TrainConfig) -> ExtPose:
-    """Randomly initialised from the seed, or with the weights of `config.init`."""
+    """Randomly initialised from the seed, or with the weights of `config.init`.
+
+    Raises TrainingError when they do not fit.
+    """
     torch.manual_seed(config.seed)
     model = ExtPose(config.model)
     if config.init is not None:
-        load_pretrained(model, config.init)
+        try:
+            load_pretrained(model, config.init)
+        except CheckpointError as error:
+            raise TrainingError(str(error)) from error
     return model
 
 
