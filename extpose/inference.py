@@ -9,7 +9,7 @@ Units   metres, radians, pixels, seconds; `_cam` is the full image's camera (Ope
 import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from extpose.video import probe, read_frames
 Modalities = Literal["both", "rgb", "skeleton"]
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds the people of a frame; `PersonDetector` is one."""
 

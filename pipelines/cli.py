@@ -104,6 +104,13 @@ def parse(kind: type[T], args: list[str], verb: Verb, default: T | None = None) 
     return tyro.cli(kind, prog=prog, description=description, args=args, default=default)
 
 
+def require_some(what: str, given: Sequence[Path], verb: Verb) -> None:
+    """Exit with 2 when no file is given: tyro lets a list be empty."""
+    if not given:
+        print(f"extpose: no {what} is given. Example:  {verb.example}", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def run_demo(args: list[str], verb: Verb) -> int:
     """The whole line on a packaged video."""
     options = parse(DemoArgs, args, verb)
@@ -139,6 +146,7 @@ def run_preprocess(args: list[str], verb: Verb) -> int:
 def run_inspect(args: list[str], verb: Verb) -> int:
     """Shards to contact sheets."""
     options = parse(InspectArgs, args, verb)
+    require_some("shard", options.shard, verb)
     from pipelines.inspect import inspect_shards
 
     for path in inspect_shards(options.shard, options.out, max_clips=options.max_clips):
@@ -181,6 +189,7 @@ def run_evaluate(args: list[str], verb: Verb) -> int:
 def run_predict(args: list[str], verb: Verb) -> int:
     """Videos to body parameters, overlay and report."""
     options = parse(PredictArgs, args, verb)
+    require_some("video", options.video, verb)
     from pipelines.predict import predict
 
     return predict(options.video, options.config)

@@ -142,7 +142,9 @@ def test_the_modality_that_is_not_asked_for_is_hidden(
     torch.testing.assert_close(found.pose, expected.pose, rtol=1e-4, atol=1e-4)
 
 
-def known_prediction(clip: Clip, seed: int, crop_cam: tuple[float, float, float]) -> FramePrediction:
+def known_prediction(
+    clip: Clip, seed: int, crop_cam: tuple[float, float, float]
+) -> FramePrediction:
     """An upright person whose camera is known; one shape a seed."""
     t = clip.num_frames
     upright = torch.diag(torch.tensor([1.0, -1.0, -1.0]))

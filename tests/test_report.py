@@ -8,7 +8,7 @@ import pytest
 
 from extpose.report import Report, line_chart
 
-NASTY = '<script>alert("x")</script> & \'more\''
+NASTY = "<script>alert(\"x\")</script> & 'more'"
 
 
 def test_all_text_is_escaped(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_all_text_is_escaped(tmp_path: Path) -> None:
     report.table((NASTY,), [(NASTY,), (1.5,)])
     report.picture(tmp_path / "a.jpg", NASTY)
     report.video(tmp_path / "a.mp4", NASTY)
-    report.chart(NASTY, [0, 1], {NASTY: [0, 1]}, NASTY)
+    report.chart(NASTY, [0.0, 1.0], {NASTY: [0.0, 1.0]}, NASTY)
     page = report.write().read_text(encoding="utf-8")
     assert "<script" not in page
     assert 'alert("' not in page
@@ -45,13 +45,13 @@ def points(svg: str) -> list[list[tuple[float, float]]]:
 
 
 def test_a_chart_spans_its_frame() -> None:
-    (line,) = points(line_chart([10, 20, 30], {"loss": [4.0, 2.0, 0.0]}, "step"))
+    (line,) = points(line_chart([10.0, 20.0, 30.0], {"loss": [4.0, 2.0, 0.0]}, "step"))
     assert line == [(60, 10), (380, 115), (700, 220)]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_chart_leaves_out_what_is_no_number(bad: float) -> None:
-    svg = line_chart([0, 1, 2], {"a": [1.0, bad, 3.0], "b": [bad, bad, bad]}, "step")
+    svg = line_chart([0.0, 1.0, 2.0], {"a": [1.0, bad, 3.0], "b": [bad, bad, bad]}, "step")
     assert points(svg) == [[(60, 220), (700, 10)], []]
     assert "nan" not in svg
     assert "inf" not in svg
@@ -72,4 +72,4 @@ def test_nothing_to_draw_says_so(series: dict[str, list[float]]) -> None:
 
 def test_lines_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
-        line_chart([0, 1], {"a": [1.0]}, "step")
+        line_chart([0.0, 1.0], {"a": [1.0]}, "step")

@@ -41,7 +41,9 @@ def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "named"),
     [
         (["doctor", "--fetsh"], "--fetsh"),
-        (["predict"], "VIDEO"),
+        (["predict", "a.mp4"], "--checkpoint"),
+        (["predict", "--checkpoint", "a.safetensors"], "no video"),
+        (["inspect"], "no shard"),
         (["evaluate", "--checkpoint", "a", "--data", "b", "--batch", "two"], "two"),
         (["train", "tiny", "--engine.precision", "fp8"], "fp8"),
         (["submit", "--address", "http://head:8265"], "unknown verb"),
