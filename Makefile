@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## A real video through the whole line; pictures and report in demo/
-	$(BIN)/extpose demo --out demo
+	$(BIN)/extpose demo --out demo $(DEMO_OPTIONS)
 
 test: $(STAMP) ## All tests
 	$(BIN)/pytest

@@ -92,7 +92,8 @@ def demo(
 
 def _make_data(out: Path, video: Path, num_clips: int, steps: Steps) -> None:
     with steps.step("preprocess: the video to shards", out / "shards"):
-        config = PreprocessConfig(source=SourceConfig(path=(video,)), out=out / "shards")
+        source = SourceConfig(path=(video,))
+        config = PreprocessConfig(source=source, out=out / "shards", unit_frames=128)
         steps.must("preprocess", preprocess(config))
         steps.must("validate", validate(out / "shards"))
     with steps.step("inspect: contact sheets of the clips", out / "sheets"):

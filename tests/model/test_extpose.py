@@ -297,7 +297,7 @@ def test_bad_input_is_refused_with_both_values():
 
 
 @pytest.mark.parametrize(
-    ("config", "grid"), [(HUGE, (16, 12)), (TINY, (8, 6)), (replace(TINY, patch_size=8), (16, 12))]
+    ("config", "grid"), [(HUGE, (16, 12)), (TINY, (4, 3)), (replace(TINY, patch_size=8), (8, 6))]
 )
 def test_token_grid(config, grid):
     assert token_grid(config) == grid
