@@ -14,10 +14,14 @@ from extpose.model_config import Scope as Scope
 
 @dataclass(frozen=True, kw_only=True)
 class SkeletonConfig:
-    """How a 2D skeleton is drawn. Lengths are fractions of the image side."""
+    """How a 2D skeleton is drawn. Lengths are pixels of the network's crop, whatever its size.
 
-    joint_radius: float = 0.012
-    bone_width: float = 0.014
+    What a patch of 16 pixels sees of a bone is then the same at every size: on small crops, lines
+    in proportion to the crop are too thin to be learned from (docs/log.md).
+    """
+
+    joint_radius: float = 3.0
+    bone_width: float = 3.5
     min_confidence: float = 0.2
     """Keypoints below are not drawn; above, confidence is the opacity (paper, section 4.3)."""
 

@@ -55,7 +55,7 @@ def test_a_joint_has_its_colour_at_its_place():
     rows, columns = np.nonzero(image.any(-1))
     assert abs(rows.mean() - 70) < 0.01
     assert abs(columns.mean() - 40) < 0.01
-    assert rows.max() - rows.min() <= 2 * (CONFIG.joint_radius * 128 + 1)
+    assert rows.max() - rows.min() <= 2 * (CONFIG.joint_radius + 1)
 
 
 def test_a_bone_runs_from_colour_to_colour_and_confidence_is_opacity():
@@ -95,7 +95,7 @@ def test_pixels_lie_near_bones_and_only_there(seed, keypoint_set, size):
             along = np.clip((offset @ way) / max(way @ way, 1e-9), 0, 1)
             radius = CONFIG.joint_radius if a == b else CONFIG.bone_width / 2
             distance = np.linalg.norm(offset - along[..., None] * way, axis=-1)
-            nearest = np.minimum(nearest, distance - max(radius * size, 0.5))
+            nearest = np.minimum(nearest, distance - max(radius, 0.5))
     drawn = image.any(-1)
     assert not drawn[nearest > 0.5].any()
     assert drawn[nearest < 0].all()

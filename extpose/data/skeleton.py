@@ -128,8 +128,8 @@ def draw_skeleton(
         keypoints_crop.astype(np.float64),
         np.array(COLORS[keypoint_set], np.float64),
         np.array(LIMBS[keypoint_set], np.int64),
-        max(config.bone_width * size / 2, 0.5),
-        max(config.joint_radius * size, 0.5),
+        max(config.bone_width / 2, 0.5),
+        max(config.joint_radius, 0.5),
         config.min_confidence,
     )
     return image
