@@ -115,7 +115,7 @@ def _make_data(out: Path, video: Path, num_clips: int, steps: Steps) -> None:
 def _write_report(out: Path, steps: Steps, table: str) -> Path:
     report = Report("ExtPose: the demo", out)
     report.text(
-        "A network of a few million parameters, trained for minutes on rendered clips of a free "
+        "A network of two million parameters, trained for minutes on rendered clips of a free "
         "body: it shows the whole line at work, not the method's accuracy."
     )
     report.table(("step", "time", "made"), steps.rows)
