@@ -12,15 +12,15 @@ perspective, and a triangle that reaches behind the camera needs no clipping. Ad
 evaluate their common edge to exactly opposite numbers: no cracks.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
-from typing import Any, NamedTuple, no_type_check
+from typing import NamedTuple, no_type_check
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Integer, UInt8
-from numba import njit
+
+from extpose.compiled import compiled
 
 NEAR = 1e-2
 """Nothing nearer than this is drawn, metres."""
@@ -162,19 +162,7 @@ def _render_window(
     return Rendering(image, face_id[nearest, nearest], depth)
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, and keep the result on disk where there is a place for it."""
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written (read-only container).
-        return njit(function)
-
-
-# `no_type_check` keeps the shape checks of the test run out of the functions that numba compiles.
-
-
-@_compile
+@compiled
 @no_type_check
 def _rasterize(vertices, faces, K, K_inverse, inverse_depth, face_id, weights):
     """Fill the z-buffer, the visible face and its perspective-correct weights."""
@@ -207,7 +195,7 @@ def _rasterize(vertices, faces, K, K_inverse, inverse_depth, face_id, weights):
                     weights[y, x, 2] = e2 / total
 
 
-@_compile
+@compiled
 @no_type_check
 def _project(vertices, K):
     """Pixel coordinates; nan for what is behind the camera or too near."""
@@ -220,7 +208,7 @@ def _project(vertices, K):
     return uv
 
 
-@_compile
+@compiled
 @no_type_check
 def _edges(vertices, faces, face, K_inverse, edge):
     """Write the three edge functions, each linear in (x, y, 1); return the determinant."""
@@ -238,7 +226,7 @@ def _edges(vertices, faces, face, K_inverse, edge):
     return determinant
 
 
-@_compile
+@compiled
 @no_type_check
 def _bounds(uv, faces, face, width, height):
     """First and last pixel column and row that the triangle can cover; none: last < first."""
@@ -265,7 +253,7 @@ def _bounds(uv, faces, face, width, height):
     return x0, y0, x1, y1
 
 
-@_compile
+@compiled
 @no_type_check
 def _vertex_normals(vertices, faces):
     normals = np.zeros_like(vertices)
@@ -283,7 +271,7 @@ def _vertex_normals(vertices, faces):
     return normals
 
 
-@_compile
+@compiled
 @no_type_check
 def _shade(vertices, faces, normals, colors, face_id, weights, direction, ambient, diffuse, image):
     """Colour the visible pixels: ambient + diffuse * max(0, normal . light)."""
@@ -310,7 +298,7 @@ def _shade(vertices, faces, normals, colors, face_id, weights, direction, ambien
                 image[y, x, k] = np.uint8(min(max(value, 0.0), 255.0) + 0.5)
 
 
-@_compile
+@compiled
 @no_type_check
 def _face_normal(vertices, a, b, c):
     """Twice the area long, towards the side that sees the corners counter-clockwise."""

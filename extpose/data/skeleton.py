@@ -13,13 +13,12 @@ give the same bytes, in preprocessing and in the loader.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from numba import njit
 
+from extpose.compiled import compiled
 from extpose.config import SkeletonConfig
 from extpose.schema import NUM_KEYPOINTS, KeypointSet
 
@@ -135,19 +134,7 @@ def draw_skeleton(
     return image
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, and keep the result on disk where there is a place for it."""
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written (read-only container).
-        return njit(function)
-
-
-# `no_type_check` keeps the shape checks of the test run out of the functions that numba compiles.
-
-
-@_compile
+@compiled
 @no_type_check
 def _draw(image, points, colors, limbs, half_width, radius, min_confidence):
     """All bones, then all joints."""
@@ -160,7 +147,7 @@ def _draw(image, points, colors, limbs, half_width, radius, min_confidence):
             _draw_stroke(image, points[i], points[i], colors[i], colors[i], radius)
 
 
-@_compile
+@compiled
 @no_type_check
 def _draw_stroke(image, start, end, start_color, end_color, radius):
     """Blend all pixels within `radius` of a segment; a segment of length 0 is a circle."""
