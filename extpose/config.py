@@ -88,6 +88,28 @@ class PreprocessConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """`extpose ingest`: a labelled data set, as downloaded, to shards."""
+
+    root: Path
+    """Folder of the data set as downloaded."""
+    out: Path
+    split: Literal["train", "val", "test"] = "test"
+    units: tuple[str, ...] = ()
+    """Only these sequences (or ranges of images); none: all."""
+    evidence: Literal["source", "truth", "detector"] = "source"
+    """The 2D keypoints to draw: those that come with the data set, the labels, or what the packaged
+    detector finds in the labelled box."""
+    clip_frames: int = 64
+    """Frames of one clip at most."""
+    workers: int = 2
+    """Processes; 0: this one, without Ray."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SynthConfig:
     """`extpose synth`: rendered clips of the free body with exact truth."""
 

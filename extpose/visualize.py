@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from extpose.errors import ShardError
+from extpose.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, KeypointSet
 from extpose.raster import Light, render_mesh
 from extpose.schema import Clip
 
@@ -76,7 +77,7 @@ def draw_keypoints(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Mark keypoints (x y confidence, pixels) on a copy of the frame.
 
-    COCO-17: left warm, right cool; the 21 of a hand: one colour a finger. `limbs` are pairs of
+    Bodies: left warm, right cool; the 21 of a hand: one colour a finger. `limbs` are pairs of
     keypoints to join by a line. What is less sure than `min_confidence` is left out.
     """
     out = rgb.copy()
@@ -100,9 +101,10 @@ def contact_sheet(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """One picture that shows whether a clip is right: `num_columns` frames spread over it.
 
-    Rows: the network's part of the stored crop, the skeleton, and both laid over each other; text
-    names the clip, its frames, what the tracker bridged and the mean confidence of the keypoints.
-    Raises `ShardError` where an image of the clip cannot be decoded.
+    Rows: the network's part of the stored crop, the skeleton, both laid over each other and, where
+    there are labels, the crop with the labelled 2D keypoints; text names the clip, its frames,
+    what the tracker bridged and the mean confidence of the keypoints. Raises `ShardError` where an
+    image of the clip cannot be decoded.
     """
     count = min(num_columns, clip.num_frames)
     frames = [int(i) for i in np.linspace(0, clip.num_frames - 1, count).round()]
@@ -113,23 +115,32 @@ def contact_sheet(
 
 
 def _keypoint_colors(num_keypoints: int) -> list[tuple[int, int, int]]:
-    if num_keypoints == 17:
-        return [MIDDLE_COLOR, *[LEFT_COLOR, RIGHT_COLOR] * 8]
+    body_sets: tuple[KeypointSet, ...] = ("coco17", "body44")
+    for body_set in body_sets:
+        if num_keypoints == NUM_KEYPOINTS[body_set]:
+            return [_side_color(name) for name in KEYPOINT_NAMES[body_set]]
     if num_keypoints == 21:
         hues = [colorsys.hsv_to_rgb(finger / 5, 0.75, 1.0) for finger in range(5)]
         fingers = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
         return [MIDDLE_COLOR, *(color for color in fingers for _ in range(4))]
-    raise ValueError(f"{num_keypoints} keypoints; known are 17 (COCO) and 21 (hand)")
+    raise ValueError(f"{num_keypoints} keypoints; known are {NUM_KEYPOINTS}")
+
+
+def _side_color(name: str) -> tuple[int, int, int]:
+    if "left" in name:
+        return LEFT_COLOR
+    return RIGHT_COLOR if "right" in name else MIDDLE_COLOR
 
 
 def _draw_column(clip: Clip, frame: int, cell: int) -> np.ndarray:
     crop = _network_part(clip, _decode(clip, clip.rgb[frame], f"rgb {frame}"))
     skeleton = _decode(clip, clip.skeleton[frame], f"skeleton {frame}")
     both = np.where(skeleton.any(-1, keepdims=True), skeleton, crop // 2 + 32).astype(np.uint8)
-    images = [
-        cv2.resize(image, (cell, cell), interpolation=cv2.INTER_AREA)
-        for image in (crop, skeleton, both)
-    ]
+    pictures = [crop, skeleton, both]
+    if clip.targets is not None:
+        labels = _to_network_part(clip, clip.targets.keypoints_2d[frame], frame)
+        pictures.append(draw_keypoints(crop, labels, radius=len(crop) / 100))
+    images = [cv2.resize(image, (cell, cell), interpolation=cv2.INTER_AREA) for image in pictures]
     detected = bool(clip.is_detected[frame])
     caption = _blank(cell, lines=2)
     number = clip.meta.first_frame + frame
@@ -172,6 +183,16 @@ def _network_part(clip: Clip, crop: np.ndarray) -> np.ndarray:
     offset = (clip.meta.crop_size - size) / 2
     shift = np.array([[1, 0, -offset], [0, 1, -offset]], np.float64)
     return cv2.warpAffine(crop, shift, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def _to_network_part(
+    clip: Clip, keypoints_img: Float[np.ndarray, "k 3"], frame: int
+) -> Float[np.ndarray, "k 3"]:
+    """Keypoints in source pixels to pixels of `_network_part`."""
+    linear, shift = clip.crop_to_img[frame, :, :2], clip.crop_to_img[frame, :, 2]
+    stored = np.linalg.solve(linear.astype(np.float64), (keypoints_img[:, :2] - shift).T).T
+    offset = (clip.meta.crop_size - clip.meta.skeleton_size) / 2
+    return np.column_stack([stored - offset, keypoints_img[:, 2]])
 
 
 def _blank(width: int, *, lines: int) -> np.ndarray:

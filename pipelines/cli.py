@@ -25,6 +25,7 @@ from extpose import __version__
 from extpose.config import (
     RECIPES,
     EvaluateConfig,
+    IngestConfig,
     PredictConfig,
     PreprocessConfig,
     SynthConfig,
@@ -95,10 +96,12 @@ class Verb:
     run: Callable[[list[str], "Verb"], int]
 
 
-def parse(kind: type[T], args: list[str], verb: Verb, default: T | None = None) -> T:
+def parse(
+    kind: type[T], args: list[str], verb: Verb, default: T | None = None, *, more: str = ""
+) -> T:
     """Options to a dataclass; tyro prints usage errors and exits with 2."""
     name = next(name for name, candidate in VERBS.items() if candidate is verb)
-    prog, description = f"extpose {name}", f"{verb.summary}\n\nExample:  {verb.example}"
+    prog, description = f"extpose {name}", f"{verb.summary}\n\n{more}Example:  {verb.example}"
     if default is None:
         return tyro.cli(kind, prog=prog, description=description, args=args)
     return tyro.cli(kind, prog=prog, description=description, args=args, default=default)
@@ -141,6 +144,26 @@ def run_preprocess(args: list[str], verb: Verb) -> int:
     from pipelines.preprocess import preprocess
 
     return preprocess(config)
+
+
+def run_ingest(args: list[str], verb: Verb) -> int:
+    """A labelled data set to shards."""
+    from pipelines.datasets import SOURCES
+
+    if not args or args[0].startswith("-"):
+        print(f"usage: extpose ingest DATASET [OPTIONS]\n\n{verb.summary}\n")
+        print("\n".join(f"  {name:<18}{', '.join(s.splits)}" for name, s in SOURCES.items()))
+        print(f"\nExample:  {verb.example}\n`extpose ingest DATASET --help` shows its files.")
+        return 0 if args else 2
+    name = args.pop(0)
+    if name not in SOURCES:
+        return usage_error("data set", name, list(SOURCES))
+    source = SOURCES[name]
+    more = f"{name} needs, below --root:\n\n{source.layout}\n\n{source.licence}\n\n"
+    config = parse(IngestConfig, args, verb, more=more)
+    from pipelines.ingest import ingest
+
+    return ingest(config, source)
 
 
 def run_inspect(args: list[str], verb: Verb) -> int:
@@ -226,6 +249,11 @@ VERBS: dict[str, Verb] = {
         "Videos to shards: people, tracks, 2D keypoints, crops, skeleton drawings.",
         "extpose preprocess --source.path walk.mp4 videos/ --out data/walk",
         run_preprocess,
+    ),
+    "ingest": Verb(
+        "A labelled data set, as downloaded, to shards.",
+        "extpose ingest 3dpw --root /data/3DPW --split test --out data/3dpw-test",
+        run_ingest,
     ),
     "inspect": Verb(
         "Draw the clips of a shard as a contact sheet.",

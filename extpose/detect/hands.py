@@ -36,6 +36,8 @@ LANDMARKS_OF_SQUARE = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 """The steady ones: no finger tips."""
 MAX_SIMILARITY_IOU = 0.5
 BOX_MARGIN = 0.1
+BOX_TO_HAND = 1.3
+"""Side of the first square in longer sides of a given box."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,22 @@ class HandDetector:
                 )
             )
         return squares
+
+    def find_keypoints(
+        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
+    ) -> Float32[np.ndarray, "p 21 3"]:
+        """x y confidence of one hand in each box, whichever way up it is."""
+        result = np.zeros((len(boxes), 21, 3), np.float32)
+        for index, box in enumerate(boxes.astype(np.float64)):
+            centre, side = (box[:2] + box[2:]) / 2, max(float((box[2:] - box[:2]).max()), 1.0)
+            squares = [
+                _Square(centre=centre, side=side * BOX_TO_HAND, angle=angle)
+                for angle in (0.0, np.pi / 2, np.pi, -np.pi / 2)
+            ]
+            best = max((self._run_landmarks(rgb, s) for s in squares), key=lambda h: h.score)
+            hand = self._run_landmarks(rgb, _square_around(best.keypoints))
+            result[index] = np.column_stack([hand.keypoints, np.full(21, hand.score)])
+        return result
 
     def _find_landmarks(self, rgb: UInt8[np.ndarray, "h w 3"], square: _Square) -> _Hand:
         """Twice: the second time in the square around the first keypoints."""

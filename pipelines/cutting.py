@@ -1,0 +1,155 @@
+"""Labelled records to clips: read the pictures, choose the 2D evidence, cut, crop and draw."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from extpose.config import IngestConfig
+from extpose.data.clip import ClipOrigin, make_clip
+from extpose.detect.people import Track
+from extpose.keypoints import COCO17_OF_BODY44
+from extpose.schema import Clip
+from extpose.video import read_frames
+from pipelines.records import FrameRef, Record, SourceError, slice_record
+
+PointFinder = Callable[[np.ndarray, np.ndarray], Float32[np.ndarray, "p k 3"]]
+"""RGB picture and boxes (p 4) to the keypoints of the person or hand in each."""
+MAX_ID = 60
+"""Characters of a record's name in a key, which has 80 in all."""
+
+
+class ClipCutter:
+    """Records of one data set to clips; opens a detector when one is asked for."""
+
+    def __init__(self, config: IngestConfig, source_name: str) -> None:
+        self.config, self.source_name = config, source_name
+        self._finders: dict[str, PointFinder] = {}
+
+    def cut(self, record: Record) -> Iterator[Clip]:
+        """A record as clips of at most `clip_frames`, of nearly equal length."""
+        num_frames = len(record.frames)
+        num_pieces = -(-num_frames // self.config.clip_frames)
+        cuts = [num_frames * i // num_pieces for i in range(num_pieces + 1)]
+        pieces = [slice_record(record, a, b) for a, b in pairwise(cuts)]
+        origin = ClipOrigin(
+            source=self.source_name,
+            split=self.config.split,
+            video_id=short_name(record.name),
+            fps=record.fps,
+            image_size=record.image_size,
+            detector=self._evidence_name(record),
+            body=record.body,
+            is_right=record.is_right,
+            gender=record.gender,
+            keypoint_set=record.keypoint_set,
+        )
+        return (self._make_clip(piece, origin) for piece in pieces)
+
+    def _make_clip(self, record: Record, origin: ClipOrigin) -> Clip:
+        pictures: Iterable[np.ndarray] = read_pictures(record.frames)
+        track = record.track
+        if self.config.evidence == "truth":
+            track = replace(track, keypoints_2d=truth_as_evidence(record))
+        elif self.config.evidence == "detector":
+            pictures = list(pictures)
+            track = self._detect(record, pictures)
+        return make_clip(
+            pictures,
+            track,
+            origin=origin,
+            crop=self.config.crop,
+            skeleton=self.config.skeleton,
+            intrinsics=record.intrinsics,
+            targets=record.targets,
+        )
+
+    def _evidence_name(self, record: Record) -> str:
+        names = {"truth": "truth", "source": record.evidence}
+        detectors = {"smpl": "movenet-thunder", "mano": "mediapipe-hands"}
+        return names.get(self.config.evidence, detectors[record.body])
+
+    def _detect(self, record: Record, pictures: list[np.ndarray]) -> Track:
+        if record.body not in self._finders:
+            self._finders[record.body] = open_finder(record, self.config)
+        find = self._finders[record.body]
+        found = [
+            find(rgb, box[None])[0]
+            for rgb, box in zip(pictures, record.track.bbox_xyxy, strict=True)
+        ]
+        keypoints = np.stack(found).astype(np.float32)
+        return replace(
+            record.track, keypoints_2d=keypoints, is_detected=np.any(keypoints[..., 2] > 0, axis=1)
+        )
+
+
+def short_name(name: str) -> str:
+    """In the characters of a key; a long one ends in a hash of what was cut."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    if len(plain) <= MAX_ID and plain == name:
+        return plain
+    return f"{plain[: MAX_ID - 11]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def read_pictures(frames: tuple[FrameRef, ...]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """RGB pictures of images, or of increasing frames of videos.
+
+    Raises SourceError naming the file that is missing or cannot be decoded.
+    """
+    at = 0
+    while at < len(frames):
+        path = frames[at].path
+        if frames[at].index is None:
+            bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if bgr is None:
+                what = "cannot be decoded" if path.exists() else "no such file"
+                raise SourceError(f"{path}: {what}")
+            yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+            at += 1
+            continue
+        stop = at
+        while stop < len(frames) and frames[stop].path == path:
+            stop += 1
+        wanted = [int(frame.index or 0) for frame in frames[at:stop]]
+        yield from _read_video(path, wanted)
+        at = stop
+
+
+def _read_video(path: Path, wanted: list[int]) -> Iterator[np.ndarray]:
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file")
+    if any(b <= a for a, b in pairwise(wanted)):
+        raise SourceError(f"{path}: frames {wanted[:5]}... are not increasing")
+    due, following = iter(wanted), 0
+    next_index = next(due)
+    for frame in read_frames(path, wanted[0], wanted[-1] + 1):
+        if frame.index == next_index:
+            yield frame.rgb
+            following += 1
+            next_index = next(due, -1)
+    if following < len(wanted):
+        raise SourceError(f"{path}: frame {wanted[following]} is not there")
+
+
+def truth_as_evidence(record: Record) -> Float32[np.ndarray, "t k 3"]:
+    """The labelled 2D keypoints in place of a detector's (the paper's rows with a dagger)."""
+    labels = record.targets.keypoints_2d
+    return labels if record.body == "mano" else labels[:, list(COCO17_OF_BODY44)]
+
+
+def open_finder(record: Record, config: IngestConfig) -> PointFinder:
+    """The packaged detector of the record's body, for keypoints in given boxes."""
+    # Only here: the detectors need their weights and inference runtimes.
+    if record.body == "smpl":
+        from extpose.detect.movenet import PersonDetector
+
+        return PersonDetector(config.detect).find_keypoints
+    from extpose.detect.hands import HandDetector
+
+    return HandDetector(config.detect).find_keypoints

@@ -1,0 +1,292 @@
+"""`extpose ingest`: a labelled data set, as downloaded, to shards.
+
+    extpose ingest 3dpw --root /data/3DPW --split test --out data/3dpw-test
+
+    list units --> read records --> check --> cut, crop, draw, encode --> shard, then its marker
+
+A unit (a sequence, or a few hundred images) makes one shard. Units that have a marker are done: a
+run that was killed goes on with the others, and the bytes are the same each time. Every frame that
+a source yields ends as written, filtered (with the reason) or quarantined (with the error).
+
+Below `out`: the shards, `manifest.json`, `quarantine.jsonl`, `done/` (a marker a unit).
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from extpose import __version__
+from extpose.config import IngestConfig
+from extpose.data.shards import ShardWriter
+from extpose.errors import ExtPoseError
+from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION, Split
+from pipelines.cutting import ClipCutter, short_name
+from pipelines.ledger import MANIFEST, MARKERS, QUARANTINE, WriteError, open_output, write_text
+from pipelines.records import (
+    Filtered,
+    Record,
+    Source,
+    SourceError,
+    check_record,
+)
+from pipelines.runtime import ray_session
+
+log = logging.getLogger(__name__)
+INGEST_VERSION = 1
+"""Raised whenever the same files and settings give other bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitOutcome:
+    """What became of a unit: the content of its marker."""
+
+    name: str
+    identity: str
+    frames: int = 0
+    """= written + filtered + quarantined."""
+    written: int = 0
+    filtered: dict[str, int] = field(default_factory=dict)
+    """Frames by reason."""
+    quarantined: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    """Of quarantined records: name, frames, message."""
+    clips: int = 0
+    sha256: str = ""
+    """Of the shard; empty where there is none."""
+    num_bytes: int = 0
+    seconds: float = 0.0
+
+
+def ingest(config: IngestConfig, source: Source) -> int:
+    """Do what is missing in `config.out`; 0, or 3 when something was quarantined.
+
+    Raises:
+        SourceError: the data set's files are not where they should be.
+        WriteError: the output cannot be written.
+        ExtPoseError: the split or a unit is not known, or the folder holds other shards.
+    """
+    units = plan_units(config, source)
+    settings = settings_of(config, source)
+    with open_output(config.out):
+        identities = {unit: identity_of(unit, settings) for unit in units}
+        names = {unit: shard_name(source, config.split, unit) for unit in units}
+        _refuse_strangers(config.out, set(names.values()))
+        done = {unit: read_marker(config.out, names[unit], identities[unit]) for unit in units}
+        missing = [unit for unit in units if done[unit] is None]
+        log.info("%s %s: %d units, %d to do", source.name, config.split, len(units), len(missing))
+        work = functools.partial(ingest_unit, config=config, source=source)
+        rows = [{"unit": unit, "identity": identities[unit]} for unit in missing]
+        progress = tqdm(total=len(rows), desc="ingest", unit="unit", disable=not rows)
+        with progress:
+            for row in _run(work, rows, config.workers):
+                if row["write_error"]:
+                    raise WriteError(row["write_error"])
+                progress.update()
+        outcomes = [read_marker(config.out, names[unit], identities[unit]) for unit in units]
+        return _write_summary(config, settings, [o for o in outcomes if o is not None])
+
+
+def plan_units(config: IngestConfig, source: Source) -> list[str]:
+    """The units asked for. Raises ExtPoseError for a split or unit that there is not."""
+    if config.split not in source.splits:
+        raise ExtPoseError(f"{source.name} has splits {source.splits}, not {config.split!r}")
+    if not 1 <= config.clip_frames <= MAX_CLIP_FRAMES:
+        raise ExtPoseError(
+            f"clip_frames is {config.clip_frames}, allowed 1 to {MAX_CLIP_FRAMES} (the schema's)"
+        )
+    if not config.root.is_dir():
+        raise SourceError(f"{config.root}: no such folder; {source.name} needs\n{source.layout}")
+    known = source.list_units(config.root, config.split)
+    if strangers := sorted(set(config.units) - set(known)):
+        raise ExtPoseError(f"{config.root}: no units {strangers} in {config.split}")
+    if not known:
+        raise SourceError(f"{config.root}: no units of {source.name} {config.split}")
+    return [unit for unit in known if not config.units or unit in config.units]
+
+
+def settings_of(config: IngestConfig, source: Source) -> dict[str, Any]:
+    """What decides the content of shards, besides the data set's files."""
+    settings = asdict(config)
+    for name in ("root", "out", "units", "workers"):
+        del settings[name]
+    versions = {"code": __version__, "schema": SCHEMA_VERSION, "ingest": INGEST_VERSION}
+    return {"versions": versions, "source": source.name, **settings}
+
+
+def identity_of(unit: str, settings: dict[str, Any]) -> str:
+    """Of a unit: a hash of its name and of the settings. The data set's files are not hashed."""
+    return hashlib.sha256(json.dumps([unit, settings], sort_keys=True).encode()).hexdigest()
+
+
+def shard_name(source: Source, split: Split, unit: str) -> str:
+    """Of a unit, without `.tar`."""
+    return short_name(f"{source.name}-{split}-{unit}")
+
+
+def read_marker(out: Path, name: str, identity: str) -> UnitOutcome | None:
+    """What became of a unit; None: it is to be done (again). Raises ExtPoseError."""
+    path = out / MARKERS / f"{name}.json"
+    try:
+        outcome = UnitOutcome(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise ExtPoseError(f"{path}: not a marker ({error}); delete it to do the unit again") from (
+            error
+        )
+    if outcome.identity != identity:
+        raise ExtPoseError(
+            f"{path}: made with other settings (identity {outcome.identity[:12]}, now "
+            f"{identity[:12]}); choose another folder"
+        )
+    shard = out / f"{name}.tar"
+    is_there = not outcome.sha256 or (shard.is_file() and shard.stat().st_size == outcome.num_bytes)
+    return outcome if is_there else None
+
+
+def _refuse_strangers(out: Path, planned: set[str]) -> None:
+    """A folder holds one data set: shards that are not of this plan would be trained on."""
+    for path in sorted(out.glob("*.tar")):
+        if path.stem not in planned:
+            raise ExtPoseError(f"{path}: not a shard of this data set; choose another folder")
+
+
+def _run(
+    work: Callable[[dict[str, Any]], dict[str, Any]], rows: list[dict[str, Any]], workers: int
+) -> Iterator[dict[str, Any]]:
+    if workers == 0 or not rows:
+        yield from map(work, rows)
+        return
+    # Only here, so that the plain path needs no Ray.
+    import ray
+
+    with ray_session():
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            work, compute=ray.data.TaskPoolStrategy(size=min(workers, len(rows)))
+        )
+        yield from dataset.iter_rows()
+
+
+def ingest_unit(row: dict[str, Any], *, config: IngestConfig, source: Source) -> dict[str, Any]:
+    """Shard and marker of a unit; `write_error` says whether the output could not be written."""
+    try:
+        outcome = Ingestion(config, source).make_shard(row["unit"], row["identity"])
+        text = json.dumps(asdict(outcome), indent=1) + "\n"
+        write_text(config.out / MARKERS / f"{outcome.name}.json", text)
+    except WriteError as error:
+        return {"unit": row["unit"], "write_error": str(error)}
+    return {"unit": row["unit"], "write_error": ""}
+
+
+class Ingestion:
+    """Units to shards."""
+
+    def __init__(self, config: IngestConfig, source: Source) -> None:
+        self.config, self.source = config, source
+        self.cutter = ClipCutter(config, source.name)
+
+    def make_shard(self, unit: str, identity: str) -> UnitOutcome:
+        """Read, check, cut and write. An error of a record ends in the outcome. WriteError."""
+        start, name = time.monotonic(), shard_name(self.source, self.config.split, unit)
+        filtered: Counter[str] = Counter()
+        errors: list[dict[str, Any]] = []
+        written = 0
+        path = self.config.out / f"{name}.tar"
+        try:
+            with ShardWriter(path) as writer:
+                for record in self._read(unit, filtered, errors):
+                    kept, error = self._add(writer, record)
+                    written += kept
+                    if error:
+                        lost = len(record.frames) - kept
+                        errors.append({"name": record.name, "frames": lost, "message": error})
+                info = writer.close() if written else None
+                if info is None:
+                    writer.abort()
+        except OSError as error:
+            raise WriteError(f"{path}: cannot be written ({error})") from error
+        quarantined = sum(error["frames"] for error in errors)
+        return UnitOutcome(
+            name=name,
+            identity=identity,
+            frames=written + filtered.total() + quarantined,
+            written=written,
+            filtered=dict(sorted(filtered.items())),
+            quarantined=quarantined,
+            errors=errors,
+            clips=info.num_clips if info else 0,
+            sha256=info.sha256 if info else "",
+            num_bytes=info.num_bytes if info else 0,
+            seconds=round(time.monotonic() - start, 3),
+        )
+
+    def _read(
+        self, unit: str, filtered: Counter[str], errors: list[dict[str, Any]]
+    ) -> Iterator[Record]:
+        """The records of a unit; what the source leaves out is counted."""
+        try:
+            for item in self.source.read_unit(self.config.root, self.config.split, unit):
+                if isinstance(item, Filtered):
+                    filtered[item.reason] += item.num_frames
+                else:
+                    yield item
+        except SourceError as error:
+            # How many frames a broken file would have had is not known.
+            errors.append({"name": unit, "frames": 0, "message": str(error)})
+
+    def _add(self, writer: ShardWriter, record: Record) -> tuple[int, str]:
+        """Frames that were written, and the error that ended it."""
+        written = 0
+        try:
+            check_record(record)
+            for clip in self.cutter.cut(record):
+                writer.add(clip)
+                written += clip.num_frames
+        except (ExtPoseError, ValueError) as error:
+            return written, str(error)
+        return written, ""
+
+
+def _write_summary(
+    config: IngestConfig, settings: dict[str, Any], outcomes: list[UnitOutcome]
+) -> int:
+    """Manifest and quarantine list, from the markers alone."""
+    filtered: Counter[str] = Counter()
+    for outcome in outcomes:
+        filtered.update(outcome.filtered)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "source": settings["source"],
+        "split": config.split,
+        "settings": settings,
+        "clips": sum(o.clips for o in outcomes),
+        "frames": sum(o.written for o in outcomes),
+        "frame_counts": {
+            "frames": sum(o.frames for o in outcomes),
+            "written": sum(o.written for o in outcomes),
+            "filtered": dict(sorted(filtered.items())),
+            "quarantined": sum(o.quarantined for o in outcomes),
+        },
+        "shards": [
+            {"name": f"{o.name}.tar", "clips": o.clips, "frames": o.written, "sha256": o.sha256}
+            for o in outcomes
+            if o.sha256
+        ],
+    }
+    rows = [{"unit": o.name, **error} for o in outcomes for error in o.errors]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(config.out / QUARANTINE, lines)
+    write_text(config.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for row in rows:
+        log.warning("quarantined: %s: %s", row["name"], row["message"])
+    return 3 if rows else 0
