@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
-from extpose.batch import Batch, Prediction, to_device
+from extpose.batch import Batch, Prediction, network_inputs, to_device
 from extpose.body_model import BodyModel, BodyOutput
 from extpose.config import PredictConfig, SkeletonConfig
 from extpose.data.augment import Masking
@@ -140,7 +140,8 @@ def predict_clip(clip: Clip, network: Network) -> FramePrediction:
         batch = _window_batch(clip, [start for start, _, _ in group], network)
         moved = to_device(batch, network.device)
         with torch.inference_mode():
-            prediction = network.model(moved.rgb, moved.skeleton, moved.valid)
+            inputs = network_inputs(moved, network.model.config.skeleton_input)
+            prediction = network.model(*inputs)
         for row, (start, keep, stop) in enumerate(group):
             parts.append(_keep(prediction, batch, row, slice(keep - start, stop - start)))
     names = FramePrediction.__dataclass_fields__
