@@ -160,6 +160,7 @@ class HeatmapStream(nn.Module):
         """Tokens of both streams."""
         patches = backbone.patch_embed(cut_columns(rgb)[:, None])
         if skeleton is not None:
+            _check_count(skeleton, self.patch_embed.proj.in_channels)
             maps = cut_columns(draw_heatmaps(skeleton, size=rgb.shape[-1]))
             patches = torch.cat([patches, self.patch_embed(maps[:, None])], dim=1)
         return encode(backbone, backbone.place(patches, temporal), valid)
@@ -202,6 +203,7 @@ class CoordinateFusion(nn.Module):
         tokens: Tensor = backbone(cut_columns(rgb)[:, None], temporal, valid)
         if skeleton is None:
             return tokens
+        _check_count(skeleton, len(self.names))
         b, t = rgb.shape[:2]
         points = self.encoder(self.embed(rearrange(skeleton, "b t k c -> (b t) k c")) + self.names)
         queries = rearrange(tokens, "b 1 t n d -> (b t) n d")
@@ -226,6 +228,11 @@ def draw_heatmaps(
     x, y, confidence = (rearrange(v, "b t k -> b t k 1") for v in keypoints.unbind(-1))
     across, down = (torch.exp(-0.5 * ((place - v) / HEATMAP_SIGMA) ** 2) for v in (x, y))
     return torch.einsum("btky,btkx->btkyx", down * confidence, across)
+
+
+def _check_count(skeleton: Tensor, expected: int) -> None:
+    if skeleton.shape[2] != expected:
+        raise ValueError(f"{skeleton.shape[2]} keypoints, the network reads {expected}")
 
 
 def _check(config: ModelConfig) -> None:
