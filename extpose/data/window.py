@@ -94,7 +94,7 @@ def make_batch(
             drawn[i] = 0
         else:
             points = skeleton_keypoints(clip, view, affine=affine, size=size)
-            _fill_skeleton(drawn[i].numpy(), clip, view, points=points, config=skeleton)
+            _fill_skeleton(drawn[i, :t].numpy(), clip, view, points=points, config=skeleton)
             keypoints[i, :t] = normalise_keypoints(points, size=size)
         boxes[i, :t] = network_boxes(clip, view.augmentation)
         for filled in (rgb, drawn, keypoints, boxes):
