@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from extpose.model_config import SkeletonInput
+
 T = TypeVar("T")
 
 
@@ -51,6 +53,9 @@ class Batch:
     """False: padding of a clip that is shorter than the window."""
     crop_box_img: Float[Tensor, "b t 3"]
     """Centre x, centre y and side of the network's square crop, in source pixels."""
+    keypoints_crop: Float[Tensor, "b t k 3"]
+    """The 2D evidence that `skeleton` is drawn of: x y in the crop, [-0.5, 0.5], and confidence.
+    All zero where a keypoint was not seen and where the modality is masked."""
     image_size: Float[Tensor, "b 2"]
     """Source image height, width."""
     targets: Targets | None
@@ -63,6 +68,14 @@ class Prediction:
     params: PoseParams
     crop_cam: Float[Tensor, "b t 3"]
     """Weak perspective (s, tx, ty) in the crop."""
+
+
+def network_inputs(
+    batch: Batch, skeleton_input: SkeletonInput = "drawing"
+) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "b t ..."], Bool[Tensor, "b t"]]:
+    """What `ExtPose.forward` takes of a batch: image, drawn skeleton or its keypoints, `valid`."""
+    evidence = batch.skeleton if skeleton_input == "drawing" else batch.keypoints_crop
+    return batch.rgb, evidence, batch.valid
 
 
 def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:

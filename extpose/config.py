@@ -11,6 +11,9 @@ from typing import Literal
 from extpose.model_config import ModelConfig as ModelConfig
 from extpose.model_config import Scope as Scope
 
+Trainable = Literal["all", "qk", "first_half", "added"]
+"""What of the backbone is trained; see `training/trainable.py`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SkeletonConfig:
@@ -184,6 +187,8 @@ class EngineConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     lr: float = 1e-5
     weight_decay: float = 1e-3
+    trainable: Trainable = "all"
+    """Of the backbone: everything; only W_Q and W_K; the first half of its blocks; or nothing."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
     decay: bool = False
@@ -282,6 +287,19 @@ TINY = ModelConfig(
 SMALL = replace(HUGE, width=384, depth=12, num_heads=6, drop_path=0.1)
 BASE = replace(HUGE, width=768, depth=12, num_heads=12, drop_path=0.3)
 
+
+def _paper(model: ModelConfig) -> TrainConfig:
+    """The paper's training (4.6): 50K iterations, batch 32, AdamW 1e-5, decay 1e-3, 8 GPUs."""
+    loader = DataConfig(num_frames=model.max_frames)
+    return TrainConfig(model=model, loader=loader, use_gpu=True, num_workers=8)
+
+
+def _own_size(model: ModelConfig) -> TrainConfig:
+    """Heads, and backbones without an HMR2.0 checkpoint, need larger steps than fine-tuning."""
+    engine = EngineConfig(lr=1e-4, warmup_steps=1000, decay=True, clip_grad_norm=1.0)
+    return replace(_paper(model), engine=engine, num_workers=1)
+
+
 RECIPES: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         steps=3000,
@@ -308,12 +326,14 @@ RECIPES: dict[str, TrainConfig] = {
             lr=1e-3, warmup_steps=50, decay=True, clip_grad_norm=1.0, micro_batch=8, threads=1
         ),
     ),
-    "body-image": TrainConfig(
-        model=replace(HUGE, max_frames=1),
-        loader=DataConfig(num_frames=1),
-        use_gpu=True,
-        num_workers=8,
-    ),
-    "body-video": TrainConfig(model=HUGE, use_gpu=True, num_workers=8),
+    "small": _own_size(SMALL),
+    "base": _own_size(BASE),
+    "huge": _paper(HUGE),
+    "body-image": _paper(replace(HUGE, max_frames=1)),
+    "body-video": _paper(HUGE),
+    "hand-image": _paper(replace(HUGE, body="mano", max_frames=1)),
+    "hand-video": _paper(replace(HUGE, body="mano")),
 }
-"""Named starting points; `body-*` carry the paper's values (50K iterations, batch 32, lr 1e-5)."""
+"""Named starting points. `body-*` and `hand-*` carry the paper's values and want `--init`, a HMR2.0
+or HaMeR checkpoint. `tiny`, `small`, `base` and `huge` are the sizes of the body network: `huge` is
+`body-video`; there are no image weights of the others, so they are trained faster."""

@@ -74,6 +74,21 @@ def matrix_to_rot6d(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batc
     return torch.cat([matrix[..., 0], matrix[..., 1]], dim=-1)
 
 
+def mirror_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """x changes its sign: a right hand becomes a left one. Also of translations."""
+    return points * points.new_tensor([-1.0, 1.0, 1.0])
+
+
+def mirror_rotations(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotations of the mirrored object: `M R M` with M = diag(-1, 1, 1).
+
+    (y and z of an axis-angle change their sign.) Of a hand these are all its rotations; those of a
+    body's left and right joints also change places.
+    """
+    signs = matrix.new_tensor([-1.0, 1.0, 1.0])
+    return matrix * signs[:, None] * signs
+
+
 def crop_cam_to_transl(
     crop_cam: Float[Tensor, "*batch 3"], focal_length: float = CROP_FOCAL_LENGTH
 ) -> Float[Tensor, "*batch 3"]:

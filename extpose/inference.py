@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 
-from extpose.batch import Batch, Prediction, to_device
+from extpose.batch import Batch, Prediction, network_inputs, to_device
 from extpose.body_model import BodyModel, BodyOutput
 from extpose.config import PredictConfig, SkeletonConfig
 from extpose.data.augment import Masking
@@ -29,6 +29,8 @@ from extpose.geometry import (
     crop_cam_to_full,
     default_focal_length,
     matrix_to_axis_angle,
+    mirror_points,
+    mirror_rotations,
 )
 from extpose.model.extpose import ExtPose
 from extpose.schema import Clip
@@ -68,10 +70,13 @@ class Motion:
     """One person over t consecutive frames, in the camera of the full image.
 
     `vertices_cam = body(global_orient, pose, betas) + transl` projects with `focal_length` and the
-    principal point at the image's centre.
+    principal point at the image's centre. A left hand's rotations are those of a left hand: of the
+    mirror image of the right-hand model, which is what `posed` gives.
     """
 
     track_id: int
+    is_right: bool | None
+    """Hands only."""
     frame: Int64[np.ndarray, " t"]
     """Index in the video."""
     timestamps: Float64[np.ndarray, " t"]
@@ -96,14 +101,30 @@ class Motion:
         return np.array([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]], np.float32)
 
     def posed(self, body: BodyModel, start: int = 0, stop: int | None = None) -> BodyOutput:
-        """Mesh, joints and keypoints of the frames [start, stop) in the camera frame, metres."""
+        """Mesh, joints and keypoints of the frames [start, stop) in the camera frame, metres.
+
+        `body` is the right-hand model for left hands too. Their triangles are those of `faces`.
+        """
         part = slice(start, stop)
         orient, pose, transl = (
             torch.from_numpy(a[part]) for a in (self.global_orient, self.pose, self.transl)
         )
         betas = torch.from_numpy(self.betas).expand(len(orient), 10)
+        rotations = [axis_angle_to_matrix(orient), axis_angle_to_matrix(pose)]
         with torch.inference_mode():
-            return body(axis_angle_to_matrix(orient), axis_angle_to_matrix(pose), betas, transl)
+            if self.is_right is not False:
+                return body(*rotations, betas, transl)
+            mirrored = body(*map(mirror_rotations, rotations), betas, mirror_points(transl))
+            return BodyOutput(
+                vertices=mirror_points(mirrored.vertices),
+                joints=mirror_points(mirrored.joints),
+                keypoints=mirror_points(mirrored.keypoints),
+            )
+
+    def faces(self, body: BodyModel) -> Int64[np.ndarray, "f 3"]:
+        """Triangles of the meshes of `posed`; a mirrored mesh's run the other way around."""
+        faces = body.faces.cpu().numpy()
+        return np.ascontiguousarray(faces[:, ::-1]) if self.is_right is False else faces
 
 
 def sliding_windows(num_frames: int, size: int) -> list[tuple[int, int, int]]:
@@ -121,7 +142,11 @@ def sliding_windows(num_frames: int, size: int) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class FramePrediction:
-    """What the network says of the t frames of a clip. Rotations are matrices."""
+    """What the network says of the t frames of a clip. Rotations are matrices.
+
+    Of a left hand it is about what the network is shown: the mirror image, a right hand. Metrics
+    compare there, with mirrored labels; `unmirror` turns it back.
+    """
 
     global_orient: Float[torch.Tensor, "t 3 3"]
     pose: Float[torch.Tensor, "t j 3 3"]
@@ -140,11 +165,26 @@ def predict_clip(clip: Clip, network: Network) -> FramePrediction:
         batch = _window_batch(clip, [start for start, _, _ in group], network)
         moved = to_device(batch, network.device)
         with torch.inference_mode():
-            prediction = network.model(moved.rgb, moved.skeleton, moved.valid)
+            inputs = network_inputs(moved, network.model.config.skeleton_input)
+            prediction = network.model(*inputs)
         for row, (start, keep, stop) in enumerate(group):
             parts.append(_keep(prediction, batch, row, slice(keep - start, stop - start)))
     names = FramePrediction.__dataclass_fields__
     return FramePrediction(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+
+
+def unmirror(prediction: FramePrediction) -> FramePrediction:
+    """The left hand whose mirror image the prediction is about, in its own un-mirrored crop.
+
+    Mirroring the crop about its middle is mirroring the camera's x: rotations are conjugated, the
+    camera's tx changes its sign; scale, box and shape stay.
+    """
+    return replace(
+        prediction,
+        global_orient=mirror_rotations(prediction.global_orient),
+        pose=mirror_rotations(prediction.pose),
+        crop_cam=prediction.crop_cam * torch.tensor([1.0, -1.0, 1.0]),
+    )
 
 
 def _window_batch(clip: Clip, starts: list[int], network: Network) -> Batch:
@@ -226,15 +266,17 @@ def _without_pictures(clip: Clip) -> Clip:
 
 
 def join_motion(parts: list[tuple[Clip, FramePrediction]], focal_length: float) -> Motion:
-    """One person's clips, in order, to one motion in the full image's camera.
+    """One person's (or hand's) clips, in order, to one motion in the full image's camera.
 
+    Predictions are `predict_clip`'s; those of a left hand are turned back.
     `focal_length` in pixels; 0 stands for HMR2.0's assumption.
     """
-    clips = [clip for clip, _ in parts]
+    clips, is_right = [clip for clip, _ in parts], parts[0][0].meta.is_right
+    predictions = [unmirror(p) if is_right is False else p for _, p in parts]
     image_size = torch.tensor(clips[0].meta.image_size, dtype=torch.float32)
     focal = focal_length or float(default_focal_length(image_size))
     joined = {
-        name: torch.cat([getattr(prediction, name) for _, prediction in parts])
+        name: torch.cat([getattr(prediction, name) for prediction in predictions])
         for name in FramePrediction.__dataclass_fields__
     }
     transl = crop_cam_to_full(
@@ -245,6 +287,7 @@ def join_motion(parts: list[tuple[Clip, FramePrediction]], focal_length: float) 
     )
     return Motion(
         track_id=clips[0].meta.track_id,
+        is_right=is_right,
         frame=np.concatenate([c.meta.first_frame + np.arange(c.num_frames) for c in clips]),
         timestamps=np.concatenate([c.timestamps for c in clips]),
         global_orient=matrix_to_axis_angle(joined["global_orient"]).numpy(),
@@ -262,4 +305,6 @@ def join_motion(parts: list[tuple[Clip, FramePrediction]], focal_length: float) 
 def save_motion(path: Path, motion: Motion) -> None:
     """Write one person's motion as `.npz` (no pickle); `docs/output.md` lists the arrays."""
     arrays = {name: getattr(motion, name) for name in Motion.__dataclass_fields__}
+    if motion.is_right is None:
+        del arrays["is_right"]
     np.savez(path, **arrays, intrinsics=motion.intrinsics)

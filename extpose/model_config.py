@@ -15,6 +15,17 @@ union       one softmax over the union of both sets
 full        both streams over all frames
 sequential  `frame`, then `stream`, as two residual calls of one block
 """
+Fusion = Literal["joint", "late", "channel", "controlnet"]
+"""How image and skeleton meet (docs/ablations.md):
+
+joint       in every block, by the block's scope: the paper's method
+late        each stream by itself, and joint in the last `fusion_blocks` blocks
+channel     the skeleton as three more input channels of the image (adds parameters)
+controlnet  a second encoder's tokens are added to the image's after each block (adds parameters)
+"""
+SkeletonInput = Literal["drawing", "heatmap", "coordinates"]
+"""What the network gets of the 2D keypoints: the drawn skeleton (the paper's), a Gaussian for each
+keypoint, or the numbers themselves; the last two add parameters (docs/ablations.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,12 @@ class ModelConfig:
     """Largest stochastic depth rate, reached linearly at the last block (training only)."""
     scope: tuple[Scope, ...] = ("union",)
     """Attention scope of the blocks: one for all, or one for each."""
+    fusion: Fusion = "joint"
+    """How the skeleton meets the image; all but `joint` are ablations."""
+    fusion_blocks: int = 0
+    """Of fusion `late`: how many blocks, the last ones, are joint."""
+    skeleton_input: SkeletonInput = "drawing"
+    """What the network gets of the 2D keypoints; all but `drawing` are ablations."""
     max_frames: int = 16
     temporal_positions: bool = True
     """The paper's table of temporal positions, zero-initialised."""
@@ -43,3 +60,16 @@ class ModelConfig:
     head_mlp_width: int = 1024
     head_context: Literal["image", "both"] = "image"
     """Tokens that the head attends to: the image stream's, or both streams'."""
+
+    @property
+    def adds_modules(self) -> bool:
+        """Whether the network has parameters beside the image model's: `model/ablations.py`."""
+        return self.fusion in ("channel", "controlnet") or self.skeleton_input != "drawing"
+
+    @property
+    def block_scopes(self) -> tuple[Scope, ...]:
+        """The attention scope of each block."""
+        if self.fusion != "late":
+            return self.scope if len(self.scope) == self.depth else self.scope * self.depth
+        alone: tuple[Scope, ...] = ("stream",)
+        return alone * (self.depth - self.fusion_blocks) + self.scope * self.fusion_blocks

@@ -79,6 +79,11 @@ class ValidateArgs:
 
 
 @dataclass(frozen=True)
+class NoArgs:
+    """A verb without options."""
+
+
+@dataclass(frozen=True)
 class PredictArgs:
     """`extpose predict`."""
 
@@ -200,6 +205,15 @@ def run_train(args: list[str], verb: Verb) -> int:
     return 0
 
 
+def run_recipes(args: list[str], verb: Verb) -> int:
+    """Sizes and parameters of what `train` knows by name."""
+    parse(NoArgs, args, verb)
+    from pipelines.recipes import ablation_table, recipe_table
+
+    print(f"{recipe_table()}\n\n{ablation_table()}")
+    return 0
+
+
 def run_evaluate(args: list[str], verb: Verb) -> int:
     """Metrics on labelled shards."""
     config = parse(EvaluateConfig, args, verb)
@@ -269,6 +283,11 @@ VERBS: dict[str, Verb] = {
         f"Shards to a checkpoint. Recipes: {', '.join(RECIPES)}.",
         "extpose train tiny --data data/synth --out runs/tiny",
         run_train,
+    ),
+    "recipes": Verb(
+        "The recipes of `train` and the paper's ablations, with their numbers of parameters.",
+        "extpose recipes",
+        run_recipes,
     ),
     "evaluate": Verb(
         "Metrics of a checkpoint on labelled shards.",

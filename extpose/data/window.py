@@ -79,6 +79,7 @@ def make_batch(
     rgb, drawn = torch.empty(shape), torch.empty(shape)
     valid = np.zeros((len(clips), num_frames), bool)
     boxes = np.empty((len(clips), num_frames, 3), np.float32)
+    keypoints = np.zeros((*shape[:2], *clips[0].keypoints_2d.shape[1:]), np.float32)
     affines = [
         crop_affine(view.augmentation, clip.meta.skeleton_size, size=size)
         for clip, view in zip(clips, views, strict=True)
@@ -93,9 +94,12 @@ def make_batch(
         if view.masking.skeleton:
             drawn[i] = 0
         else:
-            _fill_skeleton(drawn[i].numpy(), clip, view, affine=affine, config=skeleton)
+            points = skeleton_keypoints(clip, view, affine=affine, size=size)
+            _fill_skeleton(drawn[i, :t].numpy(), clip, view, points=points, config=skeleton)
+            keypoints[i, :t] = normalise_keypoints(points, size=size)
         boxes[i, :t] = network_boxes(clip, view.augmentation)
-        rgb[i, t:], drawn[i, t:], boxes[i, t:] = rgb[i, t - 1], drawn[i, t - 1], boxes[i, t - 1]
+        for filled in (rgb, drawn, keypoints, boxes):
+            filled[i, t:] = filled[i, t - 1]
     labelled = with_targets or any(clip.targets is not None for clip in clips)
     augmentations = [view.augmentation for view in views]
     return Batch(
@@ -104,6 +108,7 @@ def make_batch(
         skeleton=drawn,
         valid=torch.from_numpy(valid),
         crop_box_img=torch.from_numpy(boxes),
+        keypoints_crop=torch.from_numpy(keypoints),
         image_size=torch.tensor([clip.meta.image_size for clip in clips], dtype=torch.float32),
         targets=make_targets(clips, augmentations, affines, num_frames=num_frames, size=size)
         if labelled
@@ -165,10 +170,10 @@ def _fill_skeleton(
     clip: Clip,
     view: View,
     *,
-    affine: Float64[np.ndarray, "2 3"],
+    points: Float32[np.ndarray, "t k 3"],
     config: SkeletonConfig,
 ) -> None:
-    """The stored drawings where they serve, else new ones of the keypoints."""
+    """The stored drawings where they serve, else new ones of the points."""
     size, meta = out.shape[-1], clip.meta
     table = normalisation_table(NO_COLOR)
     if size == meta.skeleton_size and not view.augmentation.changes_skeleton:
@@ -176,8 +181,8 @@ def _fill_skeleton(
             bgr = _decode(data, cv2.IMREAD_COLOR, clip, f"{frame:03d}.skeleton.png")
             _normalise(out[frame], bgr[..., ::-1], table)
         return
-    for frame, points in enumerate(skeleton_keypoints(clip, view, affine=affine, size=size)):
-        _normalise(out[frame], draw_skeleton(points, meta.keypoint_set, size, config), table)
+    for frame, keypoints in enumerate(points):
+        _normalise(out[frame], draw_skeleton(keypoints, meta.keypoint_set, size, config), table)
 
 
 def skeleton_keypoints(
@@ -188,6 +193,16 @@ def skeleton_keypoints(
     if view.augmentation.is_flipped:
         points = swap_sides(points, FLIP_PAIRS[clip.meta.keypoint_set])
     return disturb_keypoints(view.noise_rng, points, view.augmentation, size=size)
+
+
+def normalise_keypoints(
+    points: Float32[np.ndarray, "t k 3"], *, size: int
+) -> Float32[np.ndarray, "t k 3"]:
+    """Pixels of the crop to [-0.5, 0.5]; all zero where the confidence is."""
+    normalised = points.copy()
+    normalised[..., :2] = points[..., :2] / size - 0.5
+    normalised[points[..., 2] == 0] = 0
+    return normalised
 
 
 def _normalise(

@@ -16,18 +16,26 @@ from torch import Tensor, nn
 from extpose.batch import PoseParams, Prediction
 from extpose.geometry import rot6d_to_matrix
 from extpose.model.head import HEAD_NAME, PoseHead
-from extpose.model.vit import ViT
+from extpose.model.vit import ViT, cut_columns
 from extpose.model_config import ModelConfig, Scope
 
 
 class ExtPose(nn.Module):
     """State-dict keys: HMR2.0's or HaMeR's `backbone.*` and `smpl_head.*` or `mano_head.*`, and
     `temporal_embed`, the one addition.
+
+    `ablation` is what the paper compares with and is None in its own method; `build_network` of
+    `ablations.py` makes the network of any config.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ablation: nn.Module | None = None) -> None:
         super().__init__()
         _check_config(config)
+        if config.adds_modules != (ablation is not None):
+            raise ValueError(
+                f"fusion {config.fusion!r} with skeleton_input {config.skeleton_input!r} and "
+                f"ablation {ablation}: networks with modules of their own come from build_network"
+            )
         self.config = config
         self.backbone = ViT(config)
         if config.temporal_positions and config.max_frames > 1:
@@ -35,26 +43,25 @@ class ExtPose(nn.Module):
             self.temporal_embed: nn.Parameter | None = nn.Parameter(table)
         else:
             self.register_parameter("temporal_embed", None)
+        self.ablation = ablation
         self.add_module(HEAD_NAME[config.body], PoseHead(config))
 
     def forward(
         self,
         rgb: Float[Tensor, "b t 3 h w"],
-        skeleton: Float[Tensor, "b t 3 h w"] | None = None,
+        skeleton: Float[Tensor, "b t 3 h w"] | Float[Tensor, "b t k 3"] | None = None,
         valid: Bool[Tensor, "b t"] | None = None,
     ) -> Prediction:
         """Square crops, normalised, to pose and camera a frame and one shape a clip.
 
-        Without `skeleton` there is one stream; frames that are not `valid` are padding: no other
-        frame sees them, and what is predicted for them means nothing.
+        Without `skeleton` there is one stream (it is the drawing; keypoints in the ablations that
+        read them, see `network_inputs`). Frames that are not `valid` are padding: no other frame
+        sees them, and what is predicted for them means nothing.
         """
         self._check_input(rgb, skeleton)
         if valid is not None and bool(valid.all()):
             valid = None
-        images = torch.stack([rgb] if skeleton is None else [rgb, skeleton], dim=1)
-        cut = self.config.image_size // 8
-        temporal = None if self.temporal_embed is None else self.temporal_embed[: rgb.shape[1]]
-        tokens = self.backbone(images[..., cut : images.shape[-1] - cut], temporal, valid)
+        tokens = self._encode(rgb, skeleton, valid)
         if self.config.head_context == "image":
             tokens = tokens[:, :1]
         pose6d, betas, crop_cam = self.head(rearrange(tokens, "b s t n d -> (b t) (s n) d"))
@@ -67,6 +74,15 @@ class ExtPose(nn.Module):
         )
         return Prediction(params=params, crop_cam=rearrange(crop_cam, "(b t) k -> b t k", t=t))
 
+    def _encode(
+        self, rgb: Tensor, skeleton: Tensor | None, valid: Tensor | None
+    ) -> Float[Tensor, "b s t n d"]:
+        temporal = None if self.temporal_embed is None else self.temporal_embed[: rgb.shape[1]]
+        if self.ablation is not None:
+            return self.ablation(self.backbone, rgb, skeleton, temporal, valid)
+        images = torch.stack([rgb] if skeleton is None else [rgb, skeleton], dim=1)
+        return self.backbone(cut_columns(images), temporal, valid)
+
     @property
     def head(self) -> PoseHead:
         """The decoder of the configured body."""
@@ -78,8 +94,16 @@ class ExtPose(nn.Module):
             raise ValueError(f"crops are {tuple(rgb.shape[-2:])}, the network's are {(size, size)}")
         if rgb.shape[1] > limit:
             raise ValueError(f"clips of {rgb.shape[1]} frames, the network's max_frames is {limit}")
-        if skeleton is not None and skeleton.shape != rgb.shape:
-            raise ValueError(f"rgb {tuple(rgb.shape)}, skeleton {tuple(skeleton.shape)}")
+        if skeleton is None:
+            return
+        fits = skeleton.shape == rgb.shape
+        if self.config.skeleton_input != "drawing":
+            fits = skeleton.ndim == 4 and skeleton.shape[:2] == rgb.shape[:2]
+        if not fits:
+            raise ValueError(
+                f"rgb {tuple(rgb.shape)}, skeleton {tuple(skeleton.shape)}, "
+                f"skeleton_input is {self.config.skeleton_input!r}"
+            )
 
 
 def _clip_mean(
@@ -101,6 +125,14 @@ def _check_config(config: ModelConfig) -> None:
         )
     if unknown := set(config.scope) - set(get_args(Scope)):
         raise ValueError(f"unknown scope {sorted(unknown)}, known: {get_args(Scope)}")
+    late = config.fusion == "late"
+    if config.fusion_blocks not in (range(1, config.depth) if late else (0,)):
+        raise ValueError(
+            f"fusion {config.fusion!r} with fusion_blocks {config.fusion_blocks} of {config.depth}:"
+            f" 'late' needs 1 to {config.depth - 1}, the others 0"
+        )
+    if late and (len(config.scope) > 1 or config.scope == ("stream",)):
+        raise ValueError(f"fusion 'late' with scope {config.scope}: give one that joins streams")
     if config.body not in HEAD_NAME:
         raise ValueError(f"unknown body {config.body!r}, known: {tuple(HEAD_NAME)}")
     if config.max_frames < 1:

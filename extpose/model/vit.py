@@ -29,17 +29,23 @@ def token_grid(config: ModelConfig) -> tuple[int, int]:
     return rows, columns
 
 
+def cut_columns(images: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c h w2"]:
+    """Square crops to the 3:4 that HMR2.0 sees: an eighth of the columns less on each side."""
+    cut = images.shape[-1] // 8
+    return images[..., cut : images.shape[-1] - cut]
+
+
 class PatchEmbed(nn.Module):
     """Image patches to tokens."""
 
-    def __init__(self, width: int, patch_size: int) -> None:
+    def __init__(self, width: int, patch_size: int, channels: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, patch_size, stride=patch_size, padding=PATCH_PADDING)
+        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size, padding=PATCH_PADDING)
 
-    def forward(self, images: Float[Tensor, "b s t 3 h w"]) -> Float[Tensor, "b s t n d"]:
+    def forward(self, images: Float[Tensor, "b s t c h w"]) -> Float[Tensor, "b s t n d"]:
         """Row-major tokens."""
         b, s, t = images.shape[:3]
-        patches = self.proj(rearrange(images, "b s t rgb h w -> (b s t) rgb h w"))
+        patches = self.proj(rearrange(images, "b s t c h w -> (b s t) c h w"))
         return rearrange(patches, "(b s t) d h w -> b s t (h w) d", b=b, s=s, t=t)
 
 
@@ -105,12 +111,12 @@ class ViT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         rows, columns = token_grid(config)
-        scopes = config.scope * config.depth if len(config.scope) == 1 else config.scope
         rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         self.patch_embed = PatchEmbed(config.width, config.patch_size)
         self.pos_embed = nn.Parameter(sine_positions(rows, columns, config.width))
         self.blocks = nn.ModuleList(
-            Block(config, scope, rate) for scope, rate in zip(scopes, rates, strict=True)
+            Block(config, scope, rate)
+            for scope, rate in zip(config.block_scopes, rates, strict=True)
         )
         self.last_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.apply(init_linear)
@@ -122,16 +128,21 @@ class ViT(nn.Module):
         temporal: Float[Tensor, "t d"] | None = None,
         valid: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b s t n d"]:
-        """Tokens of every frame and stream; `temporal` is added to all tokens of its frame.
-
-        Entry 0 of `pos_embed`, the pretraining's class token, is added to every token (HMR2.0).
-        """
-        tokens = self.patch_embed(images) + self.pos_embed[0, 1:] + self.pos_embed[0, :1]
-        if temporal is not None:
-            tokens = tokens + rearrange(temporal, "t d -> t 1 d")
+        """Tokens of every frame and stream."""
+        tokens = self.place(self.patch_embed(images), temporal)
         for block in self.blocks:
             tokens = block(tokens, valid)
         return self.last_norm(tokens)
+
+    def place(
+        self, patches: Float[Tensor, "b s t n d"], temporal: Float[Tensor, "t d"] | None
+    ) -> Float[Tensor, "b s t n d"]:
+        """Add the positions; `temporal` is added to all tokens of its frame.
+
+        Entry 0 of `pos_embed`, the pretraining's class token, is added to every token (HMR2.0).
+        """
+        tokens = patches + self.pos_embed[0, 1:] + self.pos_embed[0, :1]
+        return tokens if temporal is None else tokens + rearrange(temporal, "t d -> t 1 d")
 
 
 def init_linear(module: nn.Module) -> None:

@@ -23,12 +23,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from extpose.errors import CheckpointError
+from extpose.model.ablations import build_network, copy_backbone
 from extpose.model.extpose import ExtPose
 from extpose.model_config import ModelConfig
 
 FORMAT_VERSION = "1"
 OPTIONAL_KEYS = frozenset({"temporal_embed"})
 """What the image models do not have; it keeps its initial zeros."""
+ABLATION = "ablation."
+"""Prefix of what an ablation adds to the image model; it keeps its initial values."""
 IGNORED = ("initialized", "smpl.", "mano.", "discriminator.", "keypoint_head.")
 """Prefixes of foreign checkpoints that are not part of the network."""
 _OWN_METADATA = ("extpose_version", "model_config")
@@ -71,7 +74,7 @@ def load_model(path: Path) -> ExtPose:
     config = read_config(path)
     try:
         with torch.device("meta"):
-            model = ExtPose(config)
+            model = build_network(config)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its model_config is invalid: {error}") from error
     _assign(model, _read_safetensors(path), path, optional=frozenset())
@@ -123,12 +126,17 @@ def load_pretrained(model: ExtPose, path: Path) -> None:
     is_bare = not any(key.startswith(_BACKBONE) for key in state)
     is_vitpose = is_bare or any(key.startswith("keypoint_head.") for key in state)
     state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
+    is_image_model = not any(key.startswith(ABLATION) for key in state)
     optional = OPTIONAL_KEYS
+    if is_image_model:
+        optional |= {key for key in model.state_dict() if key.startswith(ABLATION)}
     if is_bare:
         state = {_BACKBONE + key: value for key, value in state.items()}
     if is_vitpose:
         optional |= {key for key in model.state_dict() if not key.startswith(_BACKBONE)}
     _assign(model, state, path, optional=optional)
+    if is_image_model:
+        copy_backbone(model)
 
 
 def _assign(

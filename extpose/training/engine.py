@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from extpose.batch import Batch, PoseParams, Prediction, map_tensors
+from extpose.batch import Batch, PoseParams, Prediction, map_tensors, network_inputs
 from extpose.config import EngineConfig
 from extpose.errors import CheckpointError, TrainingError
+from extpose.model.vit import Block
+from extpose.model_config import SkeletonInput
 from extpose.training.plain import AUTOCAST, PlainEngine, create_optimizer
 from extpose.training.workers import Workers, join_alone
 
@@ -55,9 +57,18 @@ class Engine(Protocol):
 
 
 def create_engine(
-    model: nn.Module, config: EngineConfig, *, accumulation: int, micro_batch: int, use_gpu: bool
+    model: nn.Module,
+    config: EngineConfig,
+    *,
+    accumulation: int,
+    micro_batch: int,
+    use_gpu: bool,
+    skeleton_input: SkeletonInput = "drawing",
 ) -> Engine:
-    """Move the model to its device and wrap it. Raises TrainingError for what cannot work."""
+    """Move the model to its device and wrap it. Raises TrainingError for what cannot work.
+
+    `skeleton_input` is what the model takes of a batch, as in its config.
+    """
     if use_gpu and not torch.cuda.is_available():
         raise TrainingError("use_gpu is set, but torch sees no CUDA device")
     if config.precision == "fp16" and not use_gpu:
@@ -69,7 +80,14 @@ def create_engine(
         checkpoint_blocks(model)
     model = model.to(device).train()
     kind = PlainEngine if config.backend == "plain" else DeepSpeedEngine
-    return kind(model, config, accumulation=accumulation, micro_batch=micro_batch, device=device)
+    return kind(
+        model,
+        config,
+        accumulation=accumulation,
+        micro_batch=micro_batch,
+        device=device,
+        skeleton_input=skeleton_input,
+    )
 
 
 def worker_device(use_gpu: bool) -> torch.device:
@@ -79,8 +97,9 @@ def worker_device(use_gpu: bool) -> torch.device:
 
 def checkpoint_blocks(model: nn.Module) -> None:
     """Recompute each transformer block in the backward pass instead of keeping its activations."""
-    for block in model.get_submodule("backbone.blocks").children():
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def learning_rate(config: EngineConfig, step: int, progress: float) -> float:
@@ -101,11 +120,13 @@ class DeepSpeedEngine:
         accumulation: int,
         micro_batch: int,
         device: torch.device,
+        skeleton_input: SkeletonInput,
     ) -> None:
         deepspeed = import_deepspeed(device)
         join_alone(device)
         self.workers = Workers(device)
         self.accumulation, self.config = accumulation, config
+        self.skeleton_input = skeleton_input
         self.gathered = deepspeed.zero.GatheredParameters
         settings = deepspeed_settings(config, accumulation=accumulation, micro_batch=micro_batch)
         return_tensors(model)
@@ -115,7 +136,7 @@ class DeepSpeedEngine:
 
     def __call__(self, batch: Batch) -> Prediction:
         """Forward pass; see `Engine`."""
-        *params, crop_cam = self.engine(batch.rgb, batch.skeleton, batch.valid)
+        *params, crop_cam = self.engine(*network_inputs(batch, self.skeleton_input))
         names = ("global_orient", "pose", "betas")
         prediction = Prediction(
             params=PoseParams(**dict(zip(names, params, strict=True))), crop_cam=crop_cam

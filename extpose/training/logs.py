@@ -1,6 +1,7 @@
 """The folder of a training run: what was run, and how it went.
 
     config.json  versions.json  code.diff     the config, library versions and commit, local edits
+    parameters.json                           how many there are, are trained, and were added
     log.csv                                   one line a step
     first_batch.png                           what the network got first
     tensorboard/                              the same numbers, where TensorBoard is installed
@@ -29,6 +30,7 @@ from extpose.batch import Batch
 from extpose.config import TrainConfig
 from extpose.data.window import IMAGE_MEAN, IMAGE_STD
 from extpose.training.loop import StepRecord
+from extpose.training.trainable import ParameterCount
 
 PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
 COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "frames_per_second", "data_wait")
@@ -64,6 +66,17 @@ class RunLog:
             if self.tensorboard is not None:
                 for name, value in values.items():
                     self.tensorboard.add_scalar(name, value, record.step)
+
+    def write_parameters(self, count: ParameterCount) -> None:
+        """`parameters.json`, and a line for people."""
+        (self.out / "parameters.json").write_text(json.dumps(asdict(count), indent=1))
+        extra = ", ".join(f"{name} {number:,}" for name, number in count.extra.items())
+        logger.info(
+            "%s parameters, %s trained; beside the image model's: %s",
+            f"{count.total:,}",
+            f"{count.trained:,}",
+            extra or "none",
+        )
 
     def close(self) -> None:
         """Flush what TensorBoard holds."""

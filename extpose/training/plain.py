@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from extpose.batch import Batch, Prediction, map_tensors
+from extpose.batch import Batch, Prediction, map_tensors, network_inputs
 from extpose.config import EngineConfig
+from extpose.model_config import SkeletonInput
 from extpose.training.workers import Workers
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -16,8 +17,9 @@ STATE_FILE = "state.pt"
 
 
 def create_optimizer(model: nn.Module, config: EngineConfig) -> torch.optim.AdamW:
-    """One group, weight decay on everything (HMR2.0's rule)."""
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    """One group, weight decay on everything that is trained (HMR2.0's rule)."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
 
 
 class PlainEngine:
@@ -31,20 +33,22 @@ class PlainEngine:
         accumulation: int,
         micro_batch: int,
         device: torch.device,
+        skeleton_input: SkeletonInput,
     ) -> None:
         self.workers = Workers(device)
         self.accumulation, self.config, self.model = accumulation, config, model
+        self.skeleton_input = skeleton_input
         self.optimizer = create_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         if self.workers.size > 1:
-            for tensor in model.state_dict().values():
-                dist.broadcast(tensor, src=0)
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
 
     def __call__(self, batch: Batch) -> Prediction:
         """Forward pass; see `Engine`."""
         device, precision = self.workers.device, self.config.precision
         with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-            prediction = self.model(batch.rgb, batch.skeleton, batch.valid)
+            prediction = self.model(*network_inputs(batch, self.skeleton_input))
         return map_tensors(prediction, lambda tensor: tensor.float())
 
     def backward(self, loss: Tensor) -> None:

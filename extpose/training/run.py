@@ -16,6 +16,7 @@ from extpose.data.loader import ClipDataset, find_shards, training_batches
 from extpose.data.sampler import StepSampler, micro_batch_size
 from extpose.data.shards import ShardIndex
 from extpose.errors import CheckpointError, TrainingError
+from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import load_pretrained, save_model
 from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
@@ -23,6 +24,7 @@ from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
+from extpose.training.trainable import count_parameters, select_trainable
 from extpose.training.workers import Workers
 
 CHECKPOINTS = "checkpoints"
@@ -43,12 +45,15 @@ def run_worker(config: TrainConfig) -> None:
         micro_batch = micro_batch_size(**sizes, world_size=workers.size)
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    model = create_model(config)
+    parameters = count_parameters(model)
     engine = create_engine(
-        create_model(config),
+        model,
         config.engine,
         accumulation=config.batch // workers.size // micro_batch,
         micro_batch=micro_batch,
         use_gpu=config.use_gpu,
+        skeleton_input=config.model.skeleton_input,
     )
     start = resume(config, engine)
     sampler = StepSampler(
@@ -61,6 +66,8 @@ def run_worker(config: TrainConfig) -> None:
         world_size=workers.size,
     )
     log = RunLog(config, start_step=start.step) if workers.rank == 0 else None
+    if log is not None:
+        log.write_parameters(parameters)
     saver = _Saver(config, engine)
     train(
         config,
@@ -100,15 +107,17 @@ def open_dataset(config: TrainConfig) -> ClipDataset:
 def create_model(config: TrainConfig) -> ExtPose:
     """Randomly initialised from the seed, or with the weights of `config.init`.
 
-    Raises TrainingError when they do not fit.
+    What `config.engine.trainable` leaves out is frozen. Raises TrainingError when weights do not
+    fit, or switches of the config each other.
     """
     torch.manual_seed(config.seed)
-    model = ExtPose(config.model)
-    if config.init is not None:
-        try:
+    try:
+        model = build_network(config.model)
+        if config.init is not None:
             load_pretrained(model, config.init)
-        except CheckpointError as error:
-            raise TrainingError(str(error)) from error
+        select_trainable(model, config.engine.trainable)
+    except (CheckpointError, ValueError) as error:
+        raise TrainingError(str(error)) from error
     return model
 
 
@@ -149,7 +158,7 @@ def write_weights(config: TrainConfig, engine: Engine) -> None:
     """`model.safetensors`, from rank 0; every worker calls it."""
     state = engine.consolidated_state_dict()
     if engine.workers.rank == 0:
-        model = ExtPose(config.model)
+        model = build_network(config.model)
         model.load_state_dict(state)
         save_model(config.out / WEIGHTS, model, {"config_hash": config_hash(config)})
     engine.workers.barrier()

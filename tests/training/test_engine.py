@@ -53,6 +53,7 @@ def toy_batch(seed: int, clips: int) -> Batch:
         skeleton=images,
         valid=torch.ones(clips, 2, dtype=torch.bool),
         crop_box_img=torch.ones(clips, 2, 3),
+        keypoints_crop=torch.zeros(clips, 2, 17, 3),
         image_size=torch.ones(clips, 2),
         targets=None,
     )
@@ -63,7 +64,7 @@ def part(batch: Batch, rows: slice) -> Batch:
         batch,
         keys=batch.keys[rows],
         **{n: getattr(batch, n)[rows] for n in
-           ("rgb", "skeleton", "valid", "crop_box_img", "image_size")},
+           ("rgb", "skeleton", "valid", "crop_box_img", "keypoints_crop", "image_size")},
     )  # fmt: skip
 
 

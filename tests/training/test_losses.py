@@ -77,6 +77,7 @@ def make_batch(body_model: BodyModel, *, seed: int = 7) -> Batch:
         skeleton=torch.zeros(B, T, 3, 8, 8),
         valid=torch.ones(B, T, dtype=torch.bool),
         crop_box_img=torch.ones(B, T, 3),
+        keypoints_crop=torch.zeros(B, T, 17, 3),
         image_size=torch.ones(B, 2),
         targets=Targets(
             params=truth,

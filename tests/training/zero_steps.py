@@ -27,6 +27,7 @@ def batch_of(step: int) -> Batch:
         skeleton=images.flip(0),
         valid=torch.ones(2, 2, dtype=torch.bool),
         crop_box_img=torch.ones(2, 2, 3),
+        keypoints_crop=torch.zeros(2, 2, 17, 3),
         image_size=torch.ones(2, 2),
         targets=None,
     )
