@@ -13,8 +13,9 @@ from extpose.body_model import load_body_model
 from extpose.data.clip import decode_image
 from extpose.data.loader import find_shards
 from extpose.data.shards import read_shard
-from extpose.inference import Network, join_motion, predict_clip
+from extpose.inference import Network, predict_clip
 from extpose.model.weights import load_model
+from extpose.motion import join_motion
 from extpose.schema import Clip
 from extpose.visualize import overlay_mesh
 

@@ -237,18 +237,48 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """`extpose evaluate`: metrics on labelled shards."""
+    """`extpose evaluate`: metrics on labelled shards, by named protocols."""
 
-    checkpoint: Path
     data: Path
     """Folder of labelled shards."""
+    checkpoint: Path | None = None
+    """The network to run, or ..."""
+    predictions: Path | None = None
+    """... predictions to score (the `predictions.npz` of an earlier run, or your own)."""
+    protocol: tuple[str, ...] = ()
+    """Names, such as `3dpw-14-wham`; several are printed side by side. None: that of the free body
+    or hand."""
     out: Path = Path("runs/evaluate")
     body_model: Path | None = None
+    """SMPL or MANO file of the predictions; None: the free body or hand."""
+    body_male: Path | None = None
+    """SMPL file of labels of male bodies."""
+    body_female: Path | None = None
+    files: tuple[Path, ...] = ()
+    """Joint regressors that protocols need: `J_regressor_h36m.npy`, `SMPL_to_J19.pkl`."""
     modalities: Literal["both", "rgb", "skeleton"] = "both"
+    evidence: Literal["shard", "truth"] = "shard"
+    """The 2D keypoints to draw: the shard's, or the labels (the paper's rows with a dagger)."""
+    window: int = 0
+    """Frames that the network sees at once; 0: as many as it takes; 1: the image task."""
+    stride: int = 0
+    """Frames from one window to the next; 0: half a window."""
+    flip_test: bool = False
+    """Also predict the mirrored pictures, and average (bodies only)."""
     batch: int = 4
+    """Windows of one forward pass."""
     max_clips: int = 0
     """0: all."""
+    workers: int = 0
+    """Ray actors that share the shards; 0: this process, without Ray."""
     device: str = "cpu"
+    bootstrap: int = 1000
+    """Draws for the intervals."""
+    pictures: int = 4
+    """Worst and median clips that are drawn."""
+    submission: bool = False
+    """Also write the benchmark's own file (FreiHAND, HO3D) as `pred.json`."""
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,14 @@ def matrix_to_rot6d(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batc
     return torch.cat([matrix[..., 0], matrix[..., 1]], dim=-1)
 
 
+def project_to_rotations(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotations nearest to any matrices (Frobenius norm), by SVD."""
+    u, _, vh = torch.linalg.svd(matrix)
+    signs = matrix.new_ones(matrix.shape[:-1])
+    signs[..., 2] = torch.linalg.det(u @ vh)
+    return (u * signs[..., None, :]) @ vh
+
+
 def mirror_points(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """x changes its sign: a right hand becomes a left one. Also of translations."""
     return points * points.new_tensor([-1.0, 1.0, 1.0])

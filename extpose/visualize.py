@@ -74,14 +74,16 @@ def draw_keypoints(
     limbs: Sequence[tuple[int, int]] = (),
     min_confidence: float = 0.2,
     radius: float = 3.0,
+    color: tuple[int, int, int] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Mark keypoints (x y confidence, pixels) on a copy of the frame.
 
-    Bodies: left warm, right cool; the 21 of a hand: one colour a finger. `limbs` are pairs of
-    keypoints to join by a line. What is less sure than `min_confidence` is left out.
+    Bodies: left warm, right cool; the 21 of a hand: one colour a finger; or all in `color`.
+    `limbs` are pairs of keypoints to join by a line. What is less sure than `min_confidence` is
+    left out.
     """
     out = rgb.copy()
-    palette = _keypoint_colors(len(keypoints))
+    palette = _keypoint_colors(len(keypoints)) if color is None else [color] * len(keypoints)
     seen = (keypoints[:, 2] >= min_confidence) & np.isfinite(keypoints).all(1)
     # OpenCV draws between pixels on a grid of 1/16.
     fixed = np.round(np.where(seen[:, None], keypoints[:, :2], 0) * 16).astype(int)

@@ -1,158 +1,196 @@
-"""`extpose evaluate`: how well a checkpoint does on labelled shards.
+"""`extpose evaluate`: how good predictions are, by named protocols.
 
     extpose evaluate --checkpoint runs/tiny/model.safetensors --data data/held-out
+    extpose evaluate --predictions runs/evaluate/predictions.npz --data data/3dpw-test
+        --protocol 3dpw-14-wham 3dpw-14-hmr2 3dpw-24-smpl
 
-Protocol `smpl-24` (`mano-16` for hands): all joints of the kinematic chain, root = joint 0, PA by
-similarity with determinant +1, every labelled frame, the shard's boxes and 2D keypoints, no flip
-test. Below `out`: `metrics.json` and `report.html`.
+Below `out`: `predictions.npz` (extpose/predictions.py; can be scored again under other protocols),
+`results.json`, `results.md`, `report.html` and `pictures/`. Clips of video are predicted by sliding
+windows; of each frame that window counts in which it lies most central.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from extpose.body_model import BodyModel, BodyOutput, load_body_model
+from extpose import __version__
 from extpose.config import EvaluateConfig
-from extpose.data.augment import augment_targets
 from extpose.data.loader import find_shards
 from extpose.data.shards import ShardIndex
-from extpose.data.window import plain_view
 from extpose.errors import ExtPoseError
-from extpose.geometry import axis_angle_to_matrix
-from extpose.inference import FramePrediction, Network, predict_clip
-from extpose.metrics import Metrics, SequenceErrors, aggregate, evaluate_sequence
-from extpose.model.weights import load_model
-from extpose.report import Report
-from extpose.schema import Clip
+from extpose.predictions import PredictionError, save_predictions
+from extpose.scoring import ProtocolResult, compare, summarise
+from extpose.training.logs import code_version
+from pipelines.ledger import MANIFEST
+from pipelines.results_page import write_results
+from pipelines.scorer import ShardScorer, ShardScores
 
 log = logging.getLogger(__name__)
-PROTOCOLS = {"smpl": "smpl-24", "mano": "mano-16"}
+PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The numbers of one checkpoint on one set of shards, and how they were taken."""
+    """The numbers of one set of predictions under one or more protocols, and how they came."""
 
-    protocol: str
-    checkpoint: str
-    data: str
-    modalities: str
-    metrics: Metrics
-    without_labels: int
-    """Clips that were left out because no frame of them is labelled."""
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Names with units, and values."""
-        m = self.metrics
-        return [
-            ("MPJPE, mm", f"{m.mpjpe_mm:.1f}"),
-            ("PA-MPJPE, mm", f"{m.pa_mpjpe_mm:.1f}"),
-            ("MPVPE, mm", f"{m.mpvpe_mm:.1f}"),
-            ("PA-MPVPE, mm", f"{m.pa_mpvpe_mm:.1f}"),
-            ("acceleration error, mm/frame^2", f"{m.accel_mm_frame2:.2f}"),
-            ("acceleration error, m/s^2", f"{m.accel_m_s2:.2f}"),
-            ("jitter, 10 m/s^3", f"{m.jitter_10m_s3:.2f}"),
-            ("jitter of the truth, 10 m/s^3", f"{m.target_jitter_10m_s3:.2f}"),
-        ]
+    results: tuple[ProtocolResult, ...]
+    facts: dict[str, Any]
+    """Checkpoint, data, code and settings."""
+    unlabelled: int
+    """Clips that were left out because they have no labels."""
 
     def table(self) -> str:
-        """The numbers as text, with their protocol."""
-        width = max(len(name) for name, _ in self.rows())
-        lines = [f"{name:<{width}}  {value:>9}" for name, value in self.rows()]
+        """Text for a terminal."""
+        facts = self.facts
         head = (
-            f"protocol {self.protocol}, modalities {self.modalities}, {self.metrics.num_clips} "
-            f"clips, {self.metrics.num_frames} frames of {self.data}"
+            f"{facts['checkpoint'] or facts['predictions']} on {facts['data']}: modalities "
+            f"{facts['modalities']}, 2D evidence {', '.join(facts['evidence'])}, window "
+            f"{facts['window']}, flip test {'on' if facts['flip_test'] else 'off'}"
         )
-        return "\n".join([head, *lines])
+        if len(self.results) == 1:
+            return f"{head}\n{self.results[0].table()}"
+        return f"{head}\n{compare(self.results)}"
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Run the checkpoint over every labelled clip. Raises ExtPoseError when there is none."""
-    model = load_model(config.checkpoint).to(config.device).eval()
-    body = load_body_model(config.body_model, model.config.body)
-    network = Network(
-        model=model,
-        body=body,
-        device=config.device,
-        modalities=config.modalities,
-        batch=config.batch,
+    """Predict (or read predictions), score, and write everything below `config.out`.
+
+    Raises ExtPoseError: no labelled clip; predictions, bodies, protocols or data that do not fit
+    each other, with the file, the key and both values.
+    """
+    shards = find_shards(config.data)
+    scorer = ShardScorer(config)
+    if scorer.given is not None:
+        check_keys(config, shards, set(scorer.given))
+    total = ShardScores()
+    for part in _score_all(config, shards, scorer):
+        total = total.add(part)
+    if not total.predictions:
+        raise ExtPoseError(f"{config.data}: none of {total.unlabelled} clips has labels")
+    facts = facts_of(config, scorer, total, shards)
+    results = tuple(
+        summarise(total.scores[protocol.name], protocol, bootstrap=config.bootstrap)
+        for protocol in scorer.protocols
     )
-    index = ShardIndex(find_shards(config.data))
-    count = min(config.max_clips, len(index)) if config.max_clips else len(index)
-    errors: list[SequenceErrors] = []
-    for clip in tqdm(_clips(index, count), total=count, desc="evaluate", unit="clip", leave=False):
-        if clip.targets is None or not clip.targets.has_pose.any():
-            continue
-        if clip.meta.body != model.config.body:
-            raise ExtPoseError(
-                f"{config.data}: {clip.key}: body is {clip.meta.body!r}, the checkpoint's is "
-                f"{model.config.body!r}"
-            )
-        errors.append(clip_errors(clip, predict_clip(clip, network), body))
-    if not errors:
-        raise ExtPoseError(f"{config.data}: none of {count} clips has labelled frames")
-    evaluation = Evaluation(
-        protocol=PROTOCOLS[model.config.body],
-        checkpoint=str(config.checkpoint),
-        data=str(config.data),
-        modalities=config.modalities,
-        metrics=aggregate(errors),
-        without_labels=count - len(errors),
-    )
-    write_report(evaluation, config.out)
+    evaluation = Evaluation(results=results, facts=facts, unlabelled=total.unlabelled)
+    if config.predictions is None:
+        save_predictions(config.out / PREDICTIONS, total.predictions, facts)
+    page = write_results(evaluation, total, scorer, shards)
+    log.info("report: %s", page)
     return evaluation
 
 
-def _clips(index: ShardIndex, count: int) -> Iterator[Clip]:
-    return (index.read_clip(i) for i in range(count))
+def _score_all(
+    config: EvaluateConfig, shards: list[Path], scorer: ShardScorer
+) -> Iterator[ShardScores]:
+    """In the order of the shards, whatever the workers."""
+    count = sum(len(ShardIndex([shard])) for shard in shards)
+    limit = config.max_clips
+    with tqdm(total=min(count, limit or count), desc="evaluate", unit="clip") as bar:
+        if config.workers and not limit:
+            for part in _score_on_ray(config, shards):
+                bar.update(len(part.predictions) + part.unlabelled)
+                yield part
+            return
+        left = limit
+        for shard in shards:
+            for part in scorer.score(shard, left):
+                bar.update()
+                left -= 1
+                yield part
+            if limit and left <= 0:
+                return
 
 
-def clip_errors(clip: Clip, prediction: FramePrediction, body: BodyModel) -> SequenceErrors:
-    """Errors of the labelled frames of one clip, in the camera frame."""
-    assert clip.targets is not None
-    # A left hand is shown mirrored, as in training: its truth must be mirrored too.
-    targets = augment_targets(
-        clip.targets,
-        plain_view(clip).augmentation,
-        body=clip.meta.body,
-    )
-    betas = prediction.betas.mean(0, keepdim=True).expand(clip.num_frames, 10)
-    with torch.inference_mode():
-        found: BodyOutput = body(prediction.global_orient, prediction.pose, betas)
-        truth: BodyOutput = body(
-            axis_angle_to_matrix(torch.from_numpy(targets.global_orient)),
-            axis_angle_to_matrix(torch.from_numpy(targets.pose)),
-            torch.from_numpy(targets.betas).expand(clip.num_frames, 10),
+def _score_on_ray(config: EvaluateConfig, shards: list[Path]) -> Iterator[ShardScores]:
+    # Only here, so that the plain path needs no Ray.
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.util import ActorPool
+
+    from pipelines.runtime import ray_session
+
+    with ray_session():
+        actor = ray.remote(num_cpus=1, num_gpus=int(config.device.startswith("cuda")))(_Worker)
+        workers = [actor.remote(config) for _ in range(min(config.workers, len(shards)))]
+        try:
+            yield from ActorPool(workers).map(lambda w, shard: w.score.remote(shard), shards)
+        except RayTaskError as error:
+            raise error.as_instanceof_cause() from error
+
+
+class _Worker:
+    """A scorer in a process of its own."""
+
+    def __init__(self, config: EvaluateConfig) -> None:
+        self.scorer = ShardScorer(config)
+
+    def score(self, shard: Path) -> ShardScores:
+        """All clips of a shard."""
+        total = ShardScores()
+        for part in self.scorer.score(shard):
+            total = total.add(part)
+        return total
+
+
+def check_keys(config: EvaluateConfig, shards: list[Path], given: set[str]) -> None:
+    """Refuse predictions for other clips than the data set's. Raises PredictionError."""
+    index = ShardIndex(shards)
+    wanted = set(index.keys)
+    index.close()
+    missing, unknown = sorted(wanted - given), sorted(given - wanted)
+    if missing or unknown:
+        raise PredictionError(
+            f"{config.predictions}: {len(missing)} clips of {config.data} are not in it (such as "
+            f"{missing[:3]}), {len(unknown)} of its clips are not in {config.data} (such as "
+            f"{unknown[:3]})"
         )
-    return evaluate_sequence(
-        found.joints,
-        truth.joints,
-        found_vertices=found.vertices,
-        target_vertices=truth.vertices,
-        root=(0,),
-        fps=clip.meta.fps,
-        valid=torch.from_numpy(targets.has_pose),
-    )
 
 
-def write_report(evaluation: Evaluation, out: Path) -> None:
-    """`metrics.json` and `report.html`."""
-    out.mkdir(parents=True, exist_ok=True)
-    content = asdict(evaluation)
-    # JSON has no NaN: what clips are too short for is null.
-    content["metrics"] = {n: None if v != v else v for n, v in content["metrics"].items()}
-    (out / "metrics.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    report = Report("ExtPose: evaluation", out)
-    report.text(
-        f"Protocol {evaluation.protocol}: {evaluation.metrics.num_clips} clips, "
-        f"{evaluation.metrics.num_frames} frames of {evaluation.data}; checkpoint "
-        f"{evaluation.checkpoint}; modalities {evaluation.modalities}; "
-        f"{evaluation.without_labels} clips without labels left out."
-    )
-    report.table(("metric", "value"), evaluation.rows())
-    log.info("report: %s", report.write())
+def facts_of(
+    config: EvaluateConfig, scorer: ShardScorer, total: ShardScores, shards: list[Path]
+) -> dict[str, Any]:
+    """What made the numbers: everything that a reader needs to get them again."""
+    network = scorer.network
+    facts: dict[str, Any] = {
+        "checkpoint": str(config.checkpoint) if config.checkpoint else None,
+        "checkpoint_sha256": hash_file(config.checkpoint) if config.checkpoint else None,
+        "predictions": str(config.predictions) if config.predictions else None,
+        "predictions_sha256": hash_file(config.predictions) if config.predictions else None,
+        "data": str(config.data),
+        "data_sha256": hash_data(config.data, shards),
+        "version": __version__,
+        "code": code_version(),
+        "modalities": config.modalities,
+        "evidence": sorted(total.detectors),
+        "window": network.num_frames if network else "as in the file",
+        "stride": (config.stride or max(network.num_frames // 2, 1)) if network else None,
+        "kept_frame": "most central" if network else None,
+        "flip_test": config.flip_test,
+        "max_clips": config.max_clips,
+        "body_model": str(config.body_model or "free"),
+    }
+    return facts
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_data(folder: Path, shards: list[Path]) -> str:
+    """SHA-256 over the shards' hashes, from the manifest where there is one."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text())["shards"]
+        hashes = {entry["name"]: entry["sha256"] for entry in listed}
+    except (FileNotFoundError, KeyError, ValueError):
+        hashes = {}
+    pairs = [(shard.name, hashes.get(shard.name) or hash_file(shard)) for shard in shards]
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()

@@ -15,17 +15,9 @@ from extpose.config import ModelConfig
 from extpose.data.augment import Masking
 from extpose.data.window import make_batch, network_boxes, plain_view
 from extpose.geometry import project_to_crop
-from extpose.inference import (
-    FramePrediction,
-    Motion,
-    Network,
-    join_motion,
-    predict_clip,
-    save_motion,
-    slice_clip,
-    sliding_windows,
-)
+from extpose.inference import Network, predict_clip, slice_clip, sliding_windows
 from extpose.model.extpose import ExtPose
+from extpose.motion import FramePrediction, Motion, join_motion, save_motion
 from extpose.schema import Clip
 
 MakeClip = Callable[..., Clip]

@@ -21,16 +21,9 @@ from extpose.geometry import (
     mirror_rotations,
     project_to_crop,
 )
-from extpose.inference import (
-    FramePrediction,
-    Motion,
-    Network,
-    join_motion,
-    predict_clip,
-    save_motion,
-    unmirror,
-)
+from extpose.inference import Network, predict_clip
 from extpose.model.ablations import build_network
+from extpose.motion import FramePrediction, Motion, join_motion, save_motion, unmirror
 from extpose.schema import Clip
 from tests.clips import random_clip
 
