@@ -94,9 +94,9 @@ class PreprocessConfig:
 class IngestConfig:
     """`extpose ingest`: a labelled data set, as downloaded, to shards."""
 
-    root: Path
-    """Folder of the data set as downloaded."""
     out: Path
+    root: Path = Path()
+    """Folder of the data set as downloaded."""
     split: Literal["train", "val", "test"] = "test"
     units: tuple[str, ...] = ()
     """Only these sequences (or ranges of images); none: all."""

@@ -16,7 +16,7 @@ The parameters of a left hand are a left hand's: those of the mirrored right-han
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from extpose.body_model import BodyModel, BodyOutput
 from extpose.errors import ExtPoseError
 from extpose.geometry import axis_angle_to_matrix
 from extpose.motion import Motion, pose_body
-from extpose.schema import NUM_ROTATIONS, BodyName, Clip
+from extpose.schema import NUM_ROTATIONS, BodyName
 
 
 class PredictionError(ExtPoseError):
@@ -146,21 +146,3 @@ def _check_finite(path: Path, key: str, clip: ClipPrediction) -> None:
         if not np.isfinite(values).all():
             bad = np.argwhere(~np.isfinite(values))[0].tolist()
             raise PredictionError(f"{path}: {key}: {name}{bad} is {values[tuple(bad)]}, not finite")
-
-
-def check_fit(path: Path, predictions: Mapping[str, ClipPrediction], clips: Iterable[Clip]) -> None:
-    """Refuse predictions for other clips than those of the data set.
-
-    Raises PredictionError that names missing and unknown keys, or a clip with another length.
-    """
-    frames = {clip.key: clip.num_frames for clip in clips}
-    missing, unknown = sorted(frames.keys() - predictions), sorted(predictions.keys() - frames)
-    if missing or unknown:
-        raise PredictionError(
-            f"{path}: {len(missing)} clips of the data set are not in it (such as {missing[:3]}), "
-            f"{len(unknown)} of its clips are not in the data set (such as {unknown[:3]})"
-        )
-    for key, count in frames.items():
-        found = len(predictions[key].global_orient)
-        if found != count:
-            raise PredictionError(f"{path}: {key}: {found} frames, the data set has {count}")

@@ -41,7 +41,7 @@ class ClipCutter:
         origin = ClipOrigin(
             source=self.source_name,
             split=self.config.split,
-            video_id=short_name(record.name),
+            video_id=short_name(f"{self.source_name}-{record.name}"),
             fps=record.fps,
             image_size=record.image_size,
             detector=self._evidence_name(record),
