@@ -9,11 +9,13 @@ test. Below `out`: `metrics.json` and `report.html`.
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
 from tqdm import tqdm
 
 from extpose.body_model import BodyModel, BodyOutput, load_body_model
@@ -25,13 +27,110 @@ from extpose.data.window import plain_view
 from extpose.errors import ExtPoseError
 from extpose.geometry import axis_angle_to_matrix
 from extpose.inference import FramePrediction, Network, predict_clip
-from extpose.metrics import Metrics, SequenceErrors, aggregate, evaluate_sequence
+from extpose.metrics import acceleration_error, jitter, mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
 from extpose.model.weights import load_model
 from extpose.report import Report
 from extpose.schema import Clip
 
 log = logging.getLogger(__name__)
 PROTOCOLS = {"smpl": "smpl-24", "mano": "mano-16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceErrors:
+    """One clip: metres a frame; temporal ones in seconds, or in frames where the name says it."""
+
+    mpjpe: Float64[Tensor, " t"]
+    pa_mpjpe: Float64[Tensor, " t"]
+    mpvpe: Float64[Tensor, " t"]
+    pa_mpvpe: Float64[Tensor, " t"]
+    accel: Float64[Tensor, " t_minus_2"]
+    accel_per_frame: Float64[Tensor, " t_minus_2"]
+    jitter: Float64[Tensor, " t_minus_3"]
+    target_jitter: Float64[Tensor, " t_minus_3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Means over all frames of all clips; not a number where there was nothing to average."""
+
+    mpjpe_mm: float
+    pa_mpjpe_mm: float
+    mpvpe_mm: float
+    pa_mpvpe_mm: float
+    accel_m_s2: float
+    """Acceleration error of root-relative keypoints."""
+    accel_mm_frame2: float
+    jitter_10m_s3: float
+    """Jitter of the prediction's root-relative keypoints, in units of 10 m/s^3."""
+    target_jitter_10m_s3: float
+    """Jitter of the truth: what a perfect prediction has."""
+    num_clips: int
+    num_frames: int
+    """Valid frames."""
+
+
+def evaluate_sequence(
+    found_keypoints: Float[Tensor, "t k 3"],
+    target_keypoints: Float[Tensor, "t k 3"],
+    *,
+    found_vertices: Float[Tensor, "t v 3"],
+    target_vertices: Float[Tensor, "t v 3"],
+    root: tuple[int, ...],
+    fps: float,
+    valid: Bool[Tensor, " t"] | None = None,
+) -> SequenceErrors:
+    """All errors of one clip of consecutive frames; `root` keypoints centre points and vertices."""
+    if fps <= 0:
+        raise ValueError(f"fps is {fps}, must be positive")
+    roots = [
+        points[..., list(root), :].double().mean(-2)
+        for points in (found_keypoints, target_keypoints)
+    ]
+    found, target = (
+        points.double() - centre.double()[:, None]
+        for points, centre in zip((found_keypoints, target_keypoints), roots, strict=True)
+    )
+    per_frame = acceleration_error(found, target, valid=valid)
+    return SequenceErrors(
+        mpjpe=mpjpe(found, target, root=root, valid=valid),
+        pa_mpjpe=pa_mpjpe(found, target, valid=valid),
+        mpvpe=mpvpe(
+            found_vertices,
+            target_vertices,
+            found_root=roots[0],
+            target_root=roots[1],
+            valid=valid,
+        ),
+        pa_mpvpe=pa_mpvpe(found_vertices, target_vertices, valid=valid),
+        accel=per_frame * fps**2,
+        accel_per_frame=per_frame,
+        jitter=jitter(found, valid=valid) * fps**3,
+        target_jitter=jitter(target, valid=valid) * fps**3,
+    )
+
+
+def aggregate(errors: Iterable[SequenceErrors]) -> Metrics:
+    """Pool the frames of all clips: a long clip counts more than a short one (WHAM's rule)."""
+    clips = list(errors)
+    means = {
+        field.name: float(torch.cat([getattr(clip, field.name) for clip in clips]).nanmean())
+        if clips
+        else float("nan")
+        for field in fields(SequenceErrors)
+    }
+    return Metrics(
+        mpjpe_mm=1000 * means["mpjpe"],
+        pa_mpjpe_mm=1000 * means["pa_mpjpe"],
+        mpvpe_mm=1000 * means["mpvpe"],
+        pa_mpvpe_mm=1000 * means["pa_mpvpe"],
+        accel_m_s2=means["accel"],
+        accel_mm_frame2=1000 * means["accel_per_frame"],
+        jitter_10m_s3=means["jitter"] / 10,
+        target_jitter_10m_s3=means["target_jitter"] / 10,
+        num_clips=len(clips),
+        num_frames=sum(int((~clip.mpjpe.isnan()).sum()) for clip in clips),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
