@@ -4,8 +4,10 @@ Axes    ... any leading axes   n points   3 3 rotation matrices that act on colu
 Units   radians, metres, pixels; OpenCV camera axes (x right, y down, z forward)
 """
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -139,18 +141,65 @@ def project_to_crop(
     return CROP_FOCAL_LENGTH / CROP_SIZE * points_cam[..., :2] / points_cam[..., 2:]
 
 
-def align_similarity(
-    source: Float[Tensor, "*batch n 3"], target: Float[Tensor, "*batch n 3"]
-) -> Float[Tensor, "*batch n 3"]:
-    """`source` moved onto `target` by the best rotation (det +1), scale and translation.
+@dataclass(frozen=True)
+class Similarity:
+    """`scale * rotation @ x + translation`, one per element of the batch."""
 
-    The Procrustes alignment of PA-MPJPE (body protocols), per element of the batch.
+    scale: Float[Tensor, "*batch"]
+    rotation: Float[Tensor, "*batch 3 3"]
+    """Orthogonal; its determinant is -1 where a reflection was allowed and fits better."""
+    translation: Float[Tensor, "*batch 3"]
+
+    def __call__(self, points: Float[Tensor, "*batch n 3"]) -> Float[Tensor, "*batch n 3"]:
+        """Points that are moved."""
+        turned = self.scale[..., None, None] * (points @ self.rotation.mT)
+        return turned + self.translation[..., None, :]
+
+
+def find_similarity(
+    source: Float[Tensor, "*batch n 3"],
+    target: Float[Tensor, "*batch n 3"],
+    *,
+    has_point: Bool[Tensor, "*batch n"] | None = None,
+    reflection: bool = False,
+) -> Similarity:
+    """The similarity that takes `source` nearest to `target` (least squares; Procrustes).
+
+    With X, Y the centred points and `X^T Y = U S V^T`: `rotation = V D U^T`, `scale = tr(D S) /
+    |X|^2`. D makes the determinant +1 (body protocols: HMR, WHAM, 3DPW, EMDB); with `reflection`
+    it is the identity, which is `scipy.linalg.orthogonal_procrustes` between point sets that were
+    divided by their Frobenius norms (FreiHAND, HO3D).
+
+    Only points with `has_point` decide. What is not finite there must be replaced before.
     """
-    mean_source, mean_target = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
-    x, y = source - mean_source, target - mean_target
+    if has_point is None:
+        mean_source, mean_target = source.mean(-2), target.mean(-2)
+        x, y = source - mean_source[..., None, :], target - mean_target[..., None, :]
+    else:
+        weight = has_point.to(source.dtype)[..., None]
+        count = weight.sum(-2).clamp_min(1)
+        mean_source, mean_target = (
+            (weight * source).sum(-2) / count,
+            (weight * target).sum(-2) / count,
+        )
+        x = weight * (source - mean_source[..., None, :])
+        y = weight * (target - mean_target[..., None, :])
     u, s, vh = torch.linalg.svd(x.mT @ y)
     sign = torch.ones_like(s)
-    sign[..., -1] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
+    if not reflection:
+        sign[..., -1] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
     rotation = vh.mT @ (sign[..., None] * u.mT)
     scale = (s * sign).sum(-1) / x.square().sum((-2, -1)).clamp_min(1e-12)
-    return scale[..., None, None] * (x @ rotation.mT) + mean_target
+    translation = mean_target - scale[..., None] * (rotation @ mean_source[..., None])[..., 0]
+    return Similarity(scale, rotation, translation)
+
+
+def align_similarity(
+    source: Float[Tensor, "*batch n 3"],
+    target: Float[Tensor, "*batch n 3"],
+    *,
+    has_point: Bool[Tensor, "*batch n"] | None = None,
+    reflection: bool = False,
+) -> Float[Tensor, "*batch n 3"]:
+    """`source` moved onto `target` by `find_similarity`, per element of the batch."""
+    return find_similarity(source, target, has_point=has_point, reflection=reflection)(source)

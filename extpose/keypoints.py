@@ -42,6 +42,22 @@ _HAND21 = (
     ),
 )  # fmt: skip
 
+SMPL_JOINTS = (
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2",
+    "left_ankle", "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar",
+    "right_collar", "head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
+    "left_wrist", "right_wrist", "left_hand", "right_hand",
+)  # fmt: skip
+"""SMPL's 24 chain joints."""
+MANO_JOINTS = (
+    "wrist", *(
+        f"{finger}_{part}"
+        for finger in ("index", "middle", "little", "ring", "thumb")
+        for part in ("1", "2", "3")
+    ),
+)  # fmt: skip
+"""MANO's 16 chain joints."""
+
 KEYPOINT_NAMES: dict[KeypointSet, tuple[str, ...]] = {
     "coco17": _COCO17,
     "hand21": _HAND21,

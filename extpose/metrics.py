@@ -1,21 +1,25 @@
-"""How good a pose sequence is: accuracy and temporal quality.
+"""How good a pose sequence is: accuracy and temporal quality, one function a metric.
 
-Every function works in float64 and returns one number a frame (a triple or quadruple of frames for
-temporal ones): not a number where a frame is not `valid`. `evaluate_sequence` collects them for one
-clip, `aggregate` pools all frames of all clips and converts to mm.
+Every function works in float64 and keeps the leading axes: one number a frame (or a joint, a pair,
+triple or quadruple of frames), not a number where a frame is not `valid` or a point is not
+labelled. What is pooled how is a protocol's matter (`extpose/protocols.py`, `extpose/scoring.py`);
+F-scores of surfaces are in `extpose/surface.py`.
 
-Axes    * clips and frames   t frames   k 3D keypoints   v vertices
-Units   metres in, metres out; only `Metrics` is in mm, m/s^2 and 10 m/s^3
+Axes    * clips and frames   t frames   k 3D keypoints   v vertices   n rotations
+Units   metres and radians in; metres, degrees, fractions out, a frame where the name says so
 """
-
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from extpose.geometry import align_similarity
+
+AUC_RANGE = 0.05
+AUC_STEPS = 100
+"""FreiHAND and HO3D: the PCK curve at 100 thresholds from 0 to 50 mm."""
+CONTACT_SPEED = 0.3
+"""m/s: below it a foot of the truth stands (WHAM: 1 cm a frame at 30 fps)."""
 
 
 def mpjpe(
@@ -39,13 +43,13 @@ def pa_mpjpe(
     target: Float[Tensor, "*frames k 3"],
     *,
     valid: Bool[Tensor, "*frames"] | None = None,
+    reflection: bool = False,
 ) -> Float64[Tensor, "*frames"]:
     """Mean distance after the best rotation, scale and translation of each frame (Procrustes).
 
-    Reflections are not allowed (the body protocols; FreiHAND's allows them).
+    The determinant is +1 in the body protocols; FreiHAND and HO3D allow a `reflection`.
     """
-    found, target = _prepare(found, valid), _prepare(target, valid)
-    return _hide(_distance(align_similarity(found, target), target).mean(-1), valid)
+    return aligned_errors(found, target, valid=valid, reflection=reflection).mean(-1)
 
 
 def mpvpe(
@@ -56,10 +60,14 @@ def mpvpe(
     target_root: Float[Tensor, "*frames 3"],
     valid: Bool[Tensor, "*frames"] | None = None,
 ) -> Float64[Tensor, "*frames"]:
-    """Mean distance of vertices, each side relative to its root point (WHAM: the hips' middle)."""
-    found = _prepare(found, valid) - _prepare(found_root[..., None, :], valid)
-    target = _prepare(target, valid) - _prepare(target_root[..., None, :], valid)
-    return _hide(_distance(found, target).mean(-1), valid)
+    """Mean distance of vertices, each side relative to its root point (WHAM: the hips' middle).
+
+    Also called PVE and MVE.
+    """
+    errors = rooted_errors(
+        found, target, found_root=found_root, target_root=target_root, valid=valid
+    )
+    return errors.mean(-1)
 
 
 def pa_mpvpe(
@@ -67,9 +75,77 @@ def pa_mpvpe(
     target: Float[Tensor, "*frames v 3"],
     *,
     valid: Bool[Tensor, "*frames"] | None = None,
+    reflection: bool = False,
 ) -> Float64[Tensor, "*frames"]:
     """`pa_mpjpe` of vertices, aligned by the vertices themselves (FreiHAND, HO3D)."""
-    return pa_mpjpe(found, target, valid=valid)
+    return pa_mpjpe(found, target, valid=valid, reflection=reflection)
+
+
+def rooted_errors(
+    found: Float[Tensor, "*frames k 3"],
+    target: Float[Tensor, "*frames k 3"],
+    *,
+    found_root: Float[Tensor, "*frames 3"],
+    target_root: Float[Tensor, "*frames 3"],
+    valid: Bool[Tensor, "*frames"] | None = None,
+    has_point: Bool[Tensor, "*frames k"] | None = None,
+) -> Float64[Tensor, "*frames k"]:
+    """Distance of each point, each side relative to its root point."""
+    found, target = _prepare(found, valid, has_point), _prepare(target, valid, has_point)
+    found = found - _prepare(found_root[..., None, :], valid)
+    target = target - _prepare(target_root[..., None, :], valid)
+    return _hide_points(_distance(found, target), valid, has_point)
+
+
+def aligned_errors(
+    found: Float[Tensor, "*frames k 3"],
+    target: Float[Tensor, "*frames k 3"],
+    *,
+    valid: Bool[Tensor, "*frames"] | None = None,
+    has_point: Bool[Tensor, "*frames k"] | None = None,
+    reflection: bool = False,
+) -> Float64[Tensor, "*frames k"]:
+    """Distance of each point after the best similarity of its frame."""
+    found, target = _prepare(found, valid, has_point), _prepare(target, valid, has_point)
+    aligned = align_similarity(found, target, has_point=has_point, reflection=reflection)
+    return _hide_points(_distance(aligned, target), valid, has_point)
+
+
+def auc_shares(errors: Float[Tensor, "*points"]) -> Float64[Tensor, "*points"]:
+    """What each error in metres adds to the area under the PCK curve: 1 at 0 mm, 0 above 50 mm.
+
+    The curve of FreiHAND and HO3D is `PCK(x) = mean(error <= x)` at `linspace(0, 0.05, 100)`, its
+    area (trapezoids, divided by the range) is taken per point and averaged over points. The area
+    is linear in the indicators, so the mean of these shares over samples and points *is* it.
+    """
+    thresholds = torch.linspace(0, AUC_RANGE, AUC_STEPS, dtype=torch.float64, device=errors.device)
+    first = torch.searchsorted(thresholds, errors.double().contiguous())
+    # Trapezoids: every threshold counts one step, the two ends half of one.
+    shares = (AUC_STEPS - 0.5 - first).clamp_min(0) / (AUC_STEPS - 1)
+    shares = torch.where(first == 0, 1, torch.where(first < AUC_STEPS, shares, 0))
+    return torch.where(errors.isnan(), torch.nan, shares.double())
+
+
+def auc(errors: Float[Tensor, "samples k"]) -> Float64[Tensor, ""]:
+    """Area under the PCK curve of aligned errors in metres, mean over points (AUC_J, AUC_V)."""
+    return auc_shares(errors).nanmean(0).nanmean()
+
+
+def pck_hits(
+    found: Float[Tensor, "*frames k 2"],
+    target: Float[Tensor, "*frames k 2"],
+    *,
+    scale: Float[Tensor, "*frames"],
+    threshold: float,
+    has_point: Bool[Tensor, "*frames k"],
+) -> Float64[Tensor, "*frames k"]:
+    """1 where a 2D keypoint is nearer than `threshold` times `scale` to the truth, else 0.
+
+    `scale` is the protocol's normaliser in the points' unit (the longer side of the labelled box).
+    """
+    points, wanted = _prepare(found, None, has_point), _prepare(target, None, has_point)
+    hits = _distance(points, wanted) < threshold * scale.double()[..., None]
+    return torch.where(has_point, hits.double(), torch.nan)
 
 
 def pck(
@@ -85,10 +161,26 @@ def pck(
     Only keypoints of a confidence above `min_confidence` count (HMR2.0's rule); not a number where
     a frame has none.
     """
-    points, labelled = target[..., :2].double(), target[..., 2] > min_confidence
-    is_near = _distance(found.double(), points) < threshold * scale.double()[..., None]
-    counts = labelled.sum(-1)
-    return (is_near & labelled).sum(-1).double() / counts.double()
+    labelled = target[..., 2] > min_confidence
+    hits = pck_hits(found, target[..., :2], scale=scale, threshold=threshold, has_point=labelled)
+    return hits.nanmean(-1)
+
+
+def mpjae(
+    found: Float[Tensor, "*frames n 3 3"],
+    target: Float[Tensor, "*frames n 3 3"],
+    *,
+    valid: Bool[Tensor, "*frames"] | None = None,
+) -> Float64[Tensor, "*frames n"]:
+    """Angle between two orientations in one frame of reference (not the parent's), degrees.
+
+    3DPW's challenge and EMDB average it over 9 joints: pelvis, hips, knees, shoulders, elbows.
+    """
+    difference = found.double() @ target.double().mT
+    # |R - I| is exact near zero, where the arc cosine of the trace is not.
+    chord = (difference - torch.eye(3, dtype=difference.dtype)).flatten(-2).norm(dim=-1)
+    angles = torch.rad2deg(2 * torch.asin((chord / 8**0.5).clamp(max=1)))
+    return _hide_points(angles, valid, None)
 
 
 def acceleration_error(
@@ -102,8 +194,20 @@ def acceleration_error(
     A triple with a frame that is not valid is not a number: nothing is differenced across a gap.
     Times fps^2: m/s^2 (WHAM, GVHMR); times 1000: mm/frame^2 (VIBE prints it as "mm/s^2").
     """
-    difference = _prepare(found, valid) - _prepare(target, valid)
-    return _hide(difference.diff(n=2, dim=-3).norm(dim=-1).mean(-1), _runs(valid, 3))
+    return acceleration_errors(found, target, valid=valid).mean(-1)
+
+
+def acceleration_errors(
+    found: Float[Tensor, "*clips t k 3"],
+    target: Float[Tensor, "*clips t k 3"],
+    *,
+    valid: Bool[Tensor, "*clips t"] | None = None,
+    has_point: Bool[Tensor, "*clips t k"] | None = None,
+) -> Float64[Tensor, "*clips t_minus_2 k"]:
+    """`acceleration_error` of each keypoint; all three frames must have it."""
+    difference = _prepare(found, valid, has_point) - _prepare(target, valid, has_point)
+    sizes = difference.diff(n=2, dim=-3).norm(dim=-1)
+    return _hide_points(sizes, _runs(valid, 3), _runs(has_point, 3, dim=-2))
 
 
 def jitter(
@@ -113,101 +217,38 @@ def jitter(
 
     Times fps^3 / 10: the 10 m/s^3 of WHAM. The truth's own jitter belongs beside it.
     """
-    return _hide(_prepare(points, valid).diff(n=3, dim=-3).norm(dim=-1).mean(-1), _runs(valid, 4))
+    return jerks(points, valid=valid).mean(-1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceErrors:
-    """One clip: metres a frame; temporal ones in seconds, or in frames where the name says it."""
-
-    mpjpe: Float64[Tensor, " t"]
-    pa_mpjpe: Float64[Tensor, " t"]
-    mpvpe: Float64[Tensor, " t"]
-    pa_mpvpe: Float64[Tensor, " t"]
-    accel: Float64[Tensor, " t_minus_2"]
-    accel_per_frame: Float64[Tensor, " t_minus_2"]
-    jitter: Float64[Tensor, " t_minus_3"]
-    target_jitter: Float64[Tensor, " t_minus_3"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """Means over all frames of all clips; not a number where there was nothing to average."""
-
-    mpjpe_mm: float
-    pa_mpjpe_mm: float
-    mpvpe_mm: float
-    pa_mpvpe_mm: float
-    accel_m_s2: float
-    """Acceleration error of root-relative keypoints."""
-    accel_mm_frame2: float
-    jitter_10m_s3: float
-    """Jitter of the prediction's root-relative keypoints, in units of 10 m/s^3."""
-    target_jitter_10m_s3: float
-    """Jitter of the truth: what a perfect prediction has."""
-    num_clips: int
-    num_frames: int
-    """Valid frames."""
-
-
-def evaluate_sequence(
-    found_keypoints: Float[Tensor, "t k 3"],
-    target_keypoints: Float[Tensor, "t k 3"],
+def jerks(
+    points: Float[Tensor, "*clips t k 3"],
     *,
-    found_vertices: Float[Tensor, "t v 3"],
-    target_vertices: Float[Tensor, "t v 3"],
-    root: tuple[int, ...],
-    fps: float,
-    valid: Bool[Tensor, " t"] | None = None,
-) -> SequenceErrors:
-    """All errors of one clip of consecutive frames; `root` keypoints centre points and vertices."""
-    if fps <= 0:
-        raise ValueError(f"fps is {fps}, must be positive")
-    roots = [_root(points, root) for points in (found_keypoints, target_keypoints)]
-    found, target = (
-        points.double() - centre.double()[:, None]
-        for points, centre in zip((found_keypoints, target_keypoints), roots, strict=True)
-    )
-    per_frame = acceleration_error(found, target, valid=valid)
-    return SequenceErrors(
-        mpjpe=mpjpe(found, target, root=root, valid=valid),
-        pa_mpjpe=pa_mpjpe(found, target, valid=valid),
-        mpvpe=mpvpe(
-            found_vertices,
-            target_vertices,
-            found_root=roots[0],
-            target_root=roots[1],
-            valid=valid,
-        ),
-        pa_mpvpe=pa_mpvpe(found_vertices, target_vertices, valid=valid),
-        accel=per_frame * fps**2,
-        accel_per_frame=per_frame,
-        jitter=jitter(found, valid=valid) * fps**3,
-        target_jitter=jitter(target, valid=valid) * fps**3,
-    )
+    valid: Bool[Tensor, "*clips t"] | None = None,
+    has_point: Bool[Tensor, "*clips t k"] | None = None,
+) -> Float64[Tensor, "*clips t_minus_3 k"]:
+    """`jitter` of each keypoint; all four frames must have it."""
+    sizes = _prepare(points, valid, has_point).diff(n=3, dim=-3).norm(dim=-1)
+    return _hide_points(sizes, _runs(valid, 4), _runs(has_point, 4, dim=-2))
 
 
-def aggregate(errors: Iterable[SequenceErrors]) -> Metrics:
-    """Pool the frames of all clips: a long clip counts more than a short one (WHAM's rule)."""
-    clips = list(errors)
-    means = {
-        field.name: float(torch.cat([getattr(clip, field.name) for clip in clips]).nanmean())
-        if clips
-        else float("nan")
-        for field in fields(SequenceErrors)
-    }
-    return Metrics(
-        mpjpe_mm=1000 * means["mpjpe"],
-        pa_mpjpe_mm=1000 * means["pa_mpjpe"],
-        mpvpe_mm=1000 * means["mpvpe"],
-        pa_mpvpe_mm=1000 * means["pa_mpvpe"],
-        accel_m_s2=means["accel"],
-        accel_mm_frame2=1000 * means["accel_per_frame"],
-        jitter_10m_s3=means["jitter"] / 10,
-        target_jitter_10m_s3=means["target_jitter"] / 10,
-        num_clips=len(clips),
-        num_frames=sum(int((~clip.mpjpe.isnan()).sum()) for clip in clips),
-    )
+def foot_sliding(
+    found: Float[Tensor, "*clips t f 3"],
+    target: Float[Tensor, "*clips t f 3"],
+    *,
+    threshold: float,
+    valid: Bool[Tensor, "*clips t"] | None = None,
+) -> Float64[Tensor, "*clips t_minus_1 f"]:
+    """How far a foot moves from one frame to the next while the *truth's* foot stands, m/frame.
+
+    A foot point stands when the truth moves it by less than `threshold` metres in that frame; not a
+    number elsewhere. WHAM's and GVHMR's definition: big toes and heels (`left_big_toe`,
+    `left_heel`, `right_big_toe`, `right_heel` of `body44`: vertices 3216, 3387, 6617, 6787 of
+    SMPL), 1 cm a frame at 30 fps. Both sides are in the world, or in a camera that stands still.
+    """
+    moved, stood = (_prepare(points, valid).diff(dim=-3).norm(dim=-1) for points in (found, target))
+    stands = stood < threshold
+    runs = _runs(valid, 2)
+    return torch.where(stands if runs is None else stands & runs[..., None], moved, torch.nan)
 
 
 def _root(points: Float[Tensor, "*frames k 3"], root: tuple[int, ...]) -> Tensor:
@@ -218,20 +259,23 @@ def _distance(found: Tensor, target: Tensor) -> Tensor:
     return (found - target).norm(dim=-1)
 
 
-def _prepare(points: Tensor, valid: Tensor | None) -> Tensor:
-    """Float64, and zeros in invalid frames, whose contents may be anything."""
+def _prepare(points: Tensor, valid: Tensor | None, has_point: Tensor | None = None) -> Tensor:
+    """Float64, and zeros where a frame or a point does not count: there may be anything."""
     points = points.double()
-    return points if valid is None else torch.where(valid[..., None, None], points, 0)
+    if valid is not None:
+        points = torch.where(valid[..., None, None], points, 0)
+    return points if has_point is None else torch.where(has_point[..., None], points, 0)
 
 
-def _hide(values: Tensor, valid: Tensor | None) -> Tensor:
-    return values if valid is None else torch.where(valid, values, torch.nan)
+def _hide_points(values: Tensor, valid: Tensor | None, has_point: Tensor | None) -> Tensor:
+    values = values if has_point is None else torch.where(has_point, values, torch.nan)
+    return values if valid is None else torch.where(valid[..., None], values, torch.nan)
 
 
-def _runs(valid: Tensor | None, length: int) -> Tensor | None:
-    """Whether each window of `length` consecutive frames is valid throughout."""
-    if valid is None:
+def _runs(flags: Tensor | None, length: int, *, dim: int = -1) -> Tensor | None:
+    """Whether each window of `length` consecutive frames is flagged throughout."""
+    if flags is None:
         return None
-    if valid.shape[-1] < length:
-        return valid[..., :0]
-    return valid.unfold(-1, length, 1).all(-1)
+    if flags.shape[dim] < length:
+        return flags.narrow(dim, 0, 0)
+    return flags.unfold(dim, length, 1).all(-1)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from extpose.body_model import BodyModel, BodyOutput
 from extpose.errors import ExtPoseError
@@ -45,6 +45,11 @@ class ClipPrediction:
     betas: Float32[np.ndarray, " 10"]
     transl: Float32[np.ndarray, "t 3"]
     focal_length: float
+
+    def rotations(self) -> Float[torch.Tensor, "t n 3 3"]:
+        """Of all joints relative to their parents, root first."""
+        joined = np.concatenate([self.global_orient[:, None], self.pose], 1)
+        return axis_angle_to_matrix(torch.from_numpy(joined))
 
     def posed(self, body: BodyModel, *, is_right: bool | None) -> BodyOutput:
         """Mesh, joints and keypoints in the camera frame; of a left hand as it is."""

@@ -1,107 +1,41 @@
-"""Predictions against truth under one protocol: a clip at a time, then one table.
+"""One clip under one protocol: every metric, frame by frame and joint by joint.
 
-    reader = load_reader(protocol, body, files={"J_regressor_h36m.npy": path})
-    found = reader.read(body(orient, pose, betas))
-    truth = read_truth(reader_of_the_gendered_body, clip.targets, bbox_xyxy=clip.bbox_xyxy)
-    scores.append(score_clip(protocol, found, truth, key=clip.key, sequence=..., fps=clip.meta.fps))
-    result = summarise(scores, protocol)
+    scores = score_clip(protocol, found, truth, key=clip.key, sequence=..., fps=clip.meta.fps)
 
-Only one clip's vertices are ever in memory: a `ClipScores` keeps a few numbers a frame.
+A `ClipScores` keeps a few numbers a frame, so only one clip's vertices are ever in memory.
+`extpose/posed.py` makes the two sides, `extpose/summary.py` the tables.
 
-Axes    t frames   k joints of the protocol   v vertices   n chain joints
+Axes    t frames   k joints of the protocol   v vertices   n frames, or windows of them   c columns
 Units   metres and pixels in; printed units (`METRICS`) out
-Frames  found and truth share axes; their origins may differ (all 3D metrics are root-relative or
-        aligned), but foot sliding needs a camera that stands still and real translations
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from extpose.body_model import BodyModel, BodyOutput
-from extpose.protocols import Protocol
-from extpose.schema import ClipTargets
+from extpose.errors import ExtPoseError
+from extpose.geometry import Similarity, find_similarity
+from extpose.metrics import (
+    CONTACT_SPEED,
+    acceleration_errors,
+    aligned_errors,
+    auc_shares,
+    foot_sliding,
+    jerks,
+    mpjae,
+    pck_hits,
+    rooted_errors,
+)
+from extpose.posed import Posed
+from extpose.protocol import Protocol
+from extpose.surface import f_scores
 
-
-@dataclass(frozen=True, kw_only=True)
-class Posed:
-    """What one side, prediction or truth, is for scoring: t consecutive frames of one person."""
-
-    valid: Bool[Tensor, " t"]
-    """Frames that count; of the prediction: frames that were predicted."""
-    left_out: Mapping[str, int]
-    """Why frames do not count: reason and number."""
-    joints: Float[Tensor, "t k 3"] | None
-    """None: 2D only."""
-    has_joint: Bool[Tensor, "t k"] | None
-    """Labelled joints; None: all."""
-    root: Float[Tensor, "t 3"] | None
-    vertices: Float[Tensor, "t v 3"] | None = None
-    rotations: Float[Tensor, "t n 3 3"] | None = None
-    """Of the chain joints in the frame of the joints (not relative to parents); MPJAE only."""
-    feet: Float[Tensor, "t f 3"] | None = None
-    """Big toes and heels, with translation, of a camera that stands still."""
-    keypoints_2d: Float[Tensor, "t k 2"] | None = None
-    """Source pixels."""
-    has_2d: Bool[Tensor, "t k"] | None = None
-    """Of the truth: which 2D keypoints the protocol counts."""
-    scale_2d: Float[Tensor, " t"] | None = None
-    """Of the truth: PCK's normaliser in pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class JointReader:
-    """Reads a protocol's joints off a posed body."""
-
-    protocol: Protocol
-    body: BodyModel
-    regressor: Tensor | None
-    """Rows of `joints`, then of `root`, for `joints_from="regressor"`."""
-    stand_in: str | None
-    """What stands in for a file that the protocol needs; None: nothing does."""
-
-    def read(
-        self,
-        output: BodyOutput,
-        *,
-        rotations: Float[Tensor, "t n 3 3"] | None = None,
-        keypoints_2d: Float[Tensor, "t p 2"] | None = None,
-        valid: Bool[Tensor, " t"] | None = None,
-        with_feet: bool = False,
-    ) -> Posed:
-        """A prediction (or a truth with parameters) as the protocol sees it.
-
-        `keypoints_2d` are all 2D points of the body's own set (`body44`, `hand21`) in source
-        pixels; they are needed for PCK. `rotations` relative to parents, root first (MPJAE).
-        `with_feet`: the output has real translations in a camera that stands still.
-        """
-        ...
-
-
-def load_reader(
-    protocol: Protocol, body: BodyModel, *, files: Mapping[str, Path] | None = None
-) -> JointReader:
-    """How to read the protocol's joints off `body`; `files` gives what it `needs`, by file name.
-
-    Raises AssetError where a needed file is not given and nothing may stand in for it (a mesh of
-    SMPL's 6890 vertices never gets a stand-in), or does not fit the mesh.
-    """
-    ...
-
-
-def read_truth(
-    reader: JointReader, targets: ClipTargets, *, bbox_xyxy: Float32[np.ndarray, "t 4"]
-) -> Posed:
-    """The truth of a clip; `reader.body` is the body of the targets' gender.
-
-    Targets of a left hand must be mirrored as the network's input was (`augment_targets`) unless
-    only 2D is scored. Raises ExtPoseError where the protocol's truth is not in the targets.
-    """
-    ...
+MM = 1000
+MAX_EXTENT = {"smpl": 5.0, "mano": 1.0}
+"""Nothing of a body or hand is so far from its root, metres: other units are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,90 +48,220 @@ class ClipScores:
     """Frames of the clip, counted or not."""
     num_scored: int
     left_out: Mapping[str, int]
-    stand_in: str | None
+    stand_in: tuple[str, ...]
     values: Mapping[str, Float64[Tensor, "n c"]]
-    """By metric (`pck@0.05` for PCK): one row a frame (a triple for acceleration, a quadruple for
-    jitter, a pair for foot sliding), one column a joint where there is one, printed units; not a
-    number where it does not count."""
+    """By metric (`pck@0.05` for PCK): a row a frame (a triple for acceleration, a quadruple for
+    jitter, a pair for foot sliding), a column a joint where it is known per joint; printed units;
+    not a number where it does not count."""
 
 
 def score_clip(
-    protocol: Protocol,
-    found: Posed,
-    truth: Posed,
-    *,
-    key: str,
-    sequence: str,
-    fps: float,
-    stand_in: str | None = None,
+    protocol: Protocol, found: Posed, truth: Posed, *, key: str, sequence: str, fps: float
 ) -> ClipScores:
     """All metrics of the protocol for one clip of consecutive frames.
 
     Raises ExtPoseError, naming the clip, the field and both values, for other numbers of frames or
     points, for a prediction that is not finite, and for lengths that cannot be metres.
     """
-    ...
+    if fps <= 0:
+        raise ExtPoseError(f"{key}: fps is {fps}, must be positive")
+    valid = found.valid & truth.valid if len(found.valid) == len(truth.valid) else found.valid
+    _check(protocol, found, truth, valid, key=key)
+    clip = _Clip(protocol, found, truth, valid, fps)
+    values: dict[str, Tensor] = {}
+    for metric in protocol.metrics:
+        if metric == "pck":
+            for threshold in protocol.pck_thresholds:
+                values[f"pck@{threshold:g}"] = clip.pck(threshold)
+        else:
+            values[metric] = _SCORERS[metric](clip)
+    missing = int((truth.valid & ~found.valid).sum())
+    return ClipScores(
+        key=key,
+        sequence=sequence,
+        num_frames=len(valid),
+        num_scored=int(valid.sum()),
+        left_out={**truth.left_out, **({"not predicted": missing} if missing else {})},
+        stand_in=tuple(dict.fromkeys((*found.stand_in, *truth.stand_in))),
+        values=values,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricResult:
-    """One number of a table; None where there was nothing to average."""
+class _Clip:
+    """Both sides of a clip; each method is one metric."""
 
-    name: str
-    label: str
-    unit: str
-    digits: int
-    value: float | None
-    low: float | None
-    high: float | None
-    """95 % percentile interval of the bootstrap."""
-    count: int
-    """Frames (or points, triples, ...) that were averaged."""
+    def __init__(
+        self, protocol: Protocol, found: Posed, truth: Posed, valid: Tensor, fps: float
+    ) -> None:
+        self.protocol, self.found, self.truth, self.fps = protocol, found, truth, fps
+        self.valid = valid
+        self.is_rooted = valid if truth.has_root is None else valid & truth.has_root
+        self.reflection = protocol.alignment == "reflection"
+        self._vertices: tuple[Tensor, Tensor] | None = None
+        self._aligned_joints: Tensor | None = None
+
+    def mpjpe(self) -> Tensor:
+        found, truth = self._joints()
+        roots = self._roots()
+        return MM * rooted_errors(
+            found, truth, found_root=roots[0], target_root=roots[1],
+            valid=self.is_rooted, has_point=self.truth.has_joint,
+        )  # fmt: skip
+
+    def pa_mpjpe(self) -> Tensor:
+        if self._aligned_joints is None:
+            self._aligned_joints = aligned_errors(
+                *self._joints(),
+                valid=self.valid,
+                has_point=self.truth.has_joint,
+                reflection=self.reflection,
+            )
+        return MM * self._aligned_joints
+
+    def mpvpe(self) -> Tensor:
+        found, truth = self._meshes()
+        roots = self._roots()
+        errors = rooted_errors(
+            found, truth, found_root=roots[0], target_root=roots[1], valid=self.is_rooted
+        )
+        return MM * errors.mean(1, keepdim=True)
+
+    def pa_mpvpe(self) -> Tensor:
+        found, truth = self._aligned_meshes()
+        return MM * self._hide((found - truth).norm(dim=-1).mean(1, keepdim=True))
+
+    def auc_j(self) -> Tensor:
+        return auc_shares(self.pa_mpjpe() / MM)
+
+    def auc_v(self) -> Tensor:
+        found, truth = self._aligned_meshes()
+        return self._hide(auc_shares((found - truth).norm(dim=-1)).mean(1, keepdim=True))
+
+    def f_score(self, threshold: float) -> Tensor:
+        out = torch.full((len(self.valid), 1), torch.nan, dtype=torch.float64)
+        found, truth = self._aligned_meshes()
+        out[self.valid] = f_scores(found[self.valid], truth[self.valid], thresholds=(threshold,))
+        return out
+
+    def mpjae(self) -> Tensor:
+        if self.found.rotations is None or self.truth.rotations is None:
+            raise ValueError(f"protocol {self.protocol.name} scores rotations, there are none")
+        return mpjae(self.found.rotations, self.truth.rotations, valid=self.valid)
+
+    def pck(self, threshold: float) -> Tensor:
+        truth = self.truth
+        if self.found.keypoints_2d is None or truth.keypoints_2d is None:
+            raise ValueError(f"protocol {self.protocol.name} scores 2D points, there are none")
+        assert truth.has_2d is not None
+        assert truth.scale_2d is not None
+        return 100 * pck_hits(
+            self.found.keypoints_2d,
+            truth.keypoints_2d,
+            scale=truth.scale_2d,
+            threshold=threshold,
+            has_point=truth.has_2d & self.valid[:, None],
+        )
+
+    def acceleration(self, unit: float) -> Tensor:
+        errors = acceleration_errors(
+            *self._rooted_joints(), valid=self.is_rooted, has_point=self.truth.has_joint
+        )
+        return unit * errors
+
+    def jitter(self, side: int) -> Tensor:
+        points = self._rooted_joints()[side]
+        size = jerks(points, valid=self.is_rooted, has_point=self.truth.has_joint)
+        return size * self.fps**3 / 10
+
+    def sliding(self, *, of_truth: bool) -> Tensor:
+        found, truth = self.found.feet, self.truth.feet
+        if found is None or truth is None:
+            return torch.full((max(len(self.valid) - 1, 0), 1), torch.nan, dtype=torch.float64)
+        moved = foot_sliding(
+            truth if of_truth else found,
+            truth,
+            threshold=CONTACT_SPEED / self.fps,
+            valid=self.valid,
+        )
+        return MM * moved
+
+    def _joints(self) -> tuple[Tensor, Tensor]:
+        if self.found.joints is None or self.truth.joints is None:
+            raise ValueError(f"protocol {self.protocol.name} scores 3D joints, there are none")
+        return self.found.joints.double(), self.truth.joints.double()
+
+    def _roots(self) -> tuple[Tensor, Tensor]:
+        if self.found.root is None or self.truth.root is None:
+            raise ValueError(f"protocol {self.protocol.name} has no root")
+        return self.found.root.double(), self.truth.root.double()
+
+    def _rooted_joints(self) -> tuple[Tensor, Tensor]:
+        pairs = zip(self._joints(), self._roots(), strict=True)
+        found, truth = (joints - root[:, None] for joints, root in pairs)
+        return found, truth
+
+    def _meshes(self) -> tuple[Tensor, Tensor]:
+        if self.found.vertices is None or self.truth.vertices is None:
+            raise ValueError(f"protocol {self.protocol.name} scores vertices, there are none")
+        return self.found.vertices.double(), self.truth.vertices.double()
+
+    def _aligned_meshes(self) -> tuple[Tensor, Tensor]:
+        """Frames that do not count are zeros."""
+        if self._vertices is None:
+            keep = self.valid[:, None, None]
+            found, truth = (torch.where(keep, mesh, 0) for mesh in self._meshes())
+            move: Similarity = find_similarity(found, truth, reflection=self.reflection)
+            if self.protocol.pa_vertices == "joints":
+                joints = [torch.where(keep, points, 0) for points in self._joints()]
+                move = find_similarity(*joints, reflection=self.reflection)
+            self._vertices = move(found), truth
+        return self._vertices
+
+    def _hide(self, values: Tensor) -> Tensor:
+        return torch.where(self.valid[:, None], values, torch.nan)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceRow:
-    """The same metrics for one sequence (or picture)."""
-
-    sequence: str
-    num_clips: int
-    num_frames: int
-    values: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProtocolResult:
-    """A table with everything that is needed to read it; `to_json` for files."""
-
-    protocol: Protocol
-    stand_in: str | None
-    metrics: tuple[MetricResult, ...]
-    per_joint: Mapping[str, Mapping[str, float | None]]
-    """Metric, joint name, value: for metrics that are known per joint."""
-    sequences: tuple[SequenceRow, ...]
-    num_clips: int
-    num_frames: int
-    num_scored: int
-    left_out: Mapping[str, int]
-    bootstrap: int
-    seed: int
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values only; what is not a number is None."""
-        ...
-
-    def table(self) -> str:
-        """Text for a terminal: the protocol's choices, then value and interval a line."""
-        ...
+_SCORERS: dict[str, Callable[[_Clip], Tensor]] = {
+    "mpjpe": _Clip.mpjpe,
+    "pa_mpjpe": _Clip.pa_mpjpe,
+    "mpvpe": _Clip.mpvpe,
+    "pa_mpvpe": _Clip.pa_mpvpe,
+    "mpjae": _Clip.mpjae,
+    "auc_j": _Clip.auc_j,
+    "auc_v": _Clip.auc_v,
+    "f_5": lambda clip: clip.f_score(0.005),
+    "f_15": lambda clip: clip.f_score(0.015),
+    "accel": lambda clip: clip.acceleration(clip.fps**2),
+    "accel_per_frame": lambda clip: clip.acceleration(MM),
+    "jitter": lambda clip: clip.jitter(0),
+    "target_jitter": lambda clip: clip.jitter(1),
+    "foot_sliding": lambda clip: clip.sliding(of_truth=False),
+    "target_foot_sliding": lambda clip: clip.sliding(of_truth=True),
+}
 
 
-def summarise(
-    scores: Iterable[ClipScores], protocol: Protocol, *, bootstrap: int = 1000, seed: int = 0
-) -> ProtocolResult:
-    """Pool by the protocol's rule, with percentile intervals over resampled sequences."""
-    ...
-
-
-def compare(results: Iterable[ProtocolResult]) -> str:
-    """Several protocols side by side: one row a metric, one column a protocol."""
-    ...
+def _check(protocol: Protocol, found: Posed, truth: Posed, valid: Tensor, *, key: str) -> None:
+    """What would give a wrong number in silence."""
+    for name in ("valid", "joints", "vertices", "keypoints_2d"):
+        a, b = getattr(found, name), getattr(truth, name)
+        if a is not None and b is not None and a.shape != b.shape:
+            raise ExtPoseError(
+                f"{key}: the prediction's {name} are {tuple(a.shape)}, the truth's "
+                f"{tuple(b.shape)} (protocol {protocol.name})"
+            )
+        if name != "valid" and a is not None and not torch.isfinite(a[valid]).all():
+            raise ExtPoseError(f"{key}: the prediction's {name} are not finite numbers")
+    limit = MAX_EXTENT[protocol.body]
+    for side, posed in (("prediction", found), ("truth", truth)):
+        if posed.joints is None or posed.root is None:
+            continue
+        kept = valid if posed.has_root is None else valid & posed.has_root
+        distance = (posed.joints - posed.root[:, None]).norm(dim=-1)
+        if posed.has_joint is not None:
+            distance = torch.where(posed.has_joint, distance, 0)
+        farthest = float(distance[kept].max()) if kept.any() else 0.0
+        if farthest > limit:
+            raise ExtPoseError(
+                f"{key}: a joint of the {side} is {farthest:.4g} m from the root, at most "
+                f"{limit:g} m can be: are these millimetres?"
+            )

@@ -11,10 +11,11 @@ from jaxtyping import Float64, UInt8
 from extpose.data.clip import decode_image, encode_png
 from extpose.data.shards import ShardIndex
 from extpose.predictions import ClipPrediction
-from extpose.protocols import METRICS
+from extpose.protocol import METRICS
 from extpose.report import Report
 from extpose.schema import Clip
-from extpose.scoring import ClipScores, MetricResult, ProtocolResult, compare
+from extpose.scoring import ClipScores
+from extpose.summary import MetricResult, ProtocolResult, compare, describe
 from extpose.visualize import draw_keypoints, overlay_mesh
 from pipelines.scorer import ShardScorer, ShardScores
 
@@ -55,24 +56,15 @@ def to_markdown(evaluation: "Evaluation") -> str:
     lines = ["# Evaluation", ""]
     lines += [f"- {name}: {_text(value)}" for name, value in evaluation.facts.items()]
     for result in evaluation.results:
-        lines += ["", f"## {result.protocol.name}", "", *_notes(result), ""]
+        lines += ["", f"## {result.protocol.name}", ""]
+        lines += [f"- {note}" for note in _notes(result)] + [""]
         lines += ["| metric | value | 95 % interval | averaged over |", "|---|---|---|---|"]
         lines += ["| " + " | ".join(_row(metric)) + " |" for metric in result.metrics]
     return "\n".join(lines) + "\n"
 
 
 def _notes(result: ProtocolResult) -> list[str]:
-    protocol = result.protocol
-    left_out = ", ".join(f"{n} {reason}" for reason, n in result.left_out.items()) or "none"
-    notes = [
-        f"{result.num_clips} clips, {result.num_scored} of {result.num_frames} frames scored "
-        f"(left out: {left_out}). Joints: {len(protocol.joints)} of {protocol.joints_from}; truth: "
-        f"{protocol.truth}{', gendered' if protocol.gendered else ''}; alignment: "
-        f"{protocol.alignment}; averaged over {protocol.pooling}. Rule: {protocol.rule_from}"
-    ]
-    if result.stand_in:
-        notes.append(f"STAND-IN: {result.stand_in}")
-    return notes
+    return [*describe(result).splitlines(), f"rule: {result.protocol.rule_from}"]
 
 
 def _row(metric: MetricResult) -> tuple[str, str, str, str]:

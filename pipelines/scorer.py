@@ -19,13 +19,16 @@ from extpose.data.clip import encode_png, redraw_skeleton
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from extpose.inference import Network, predict_clip
+from extpose.geometry import mirror_points
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.model.weights import load_model
 from extpose.motion import join_motion, mirror_output
 from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
-from extpose.protocols import PROTOCOLS, Protocol
+from extpose.posed import JointReader, load_reader, read_truth
+from extpose.protocol import Protocol
+from extpose.protocols import PROTOCOLS
 from extpose.schema import BodyName, Clip, Gender
-from extpose.scoring import ClipScores, JointReader, load_reader, read_truth, score_clip
+from extpose.scoring import ClipScores, score_clip
 
 FREE_PROTOCOL: dict[BodyName, str] = {"smpl": "free-body", "mano": "free-hand"}
 
@@ -117,15 +120,25 @@ class ShardScorer:
     def _score(self, clip: Clip, found: ClipPrediction, protocol: Protocol) -> ClipScores:
         assert clip.targets is not None
         output = found.posed(self.body_of("neutral"), is_right=clip.meta.is_right)
-        points = project(output.keypoints, found.focal_length, clip.meta.image_size)
-        targets = clip.targets
-        if clip.meta.is_right is False:
-            # 3D is compared as the network sees it: as right hands.
+        targets, is_left = clip.targets, clip.meta.is_right is False
+        if is_left:
+            # Joints are read off the right-hand model, so 3D is compared mirrored.
             output, targets = mirror_output(output), flip_targets(targets, body="mano")
-        reader = self._reader(protocol, "neutral")
-        posed = reader.read(output, keypoints_2d=points)
+
+        def to_pixels(points: torch.Tensor) -> torch.Tensor:
+            points = mirror_points(points) if is_left else points
+            return project(points, found.focal_length, clip.meta.image_size)
+
+        posed = self._reader(protocol, "neutral").read(
+            output, rotations=found.rotations(), project=to_pixels
+        )
         gender = clip.meta.gender if protocol.gendered else "neutral"
-        truth = read_truth(self._reader(protocol, gender), targets, bbox_xyxy=clip.bbox_xyxy)
+        truth = read_truth(
+            self._reader(protocol, gender),
+            targets,
+            bbox_xyxy=clip.bbox_xyxy,
+            is_detected=clip.is_detected,
+        )
         return score_clip(
             protocol,
             posed,
@@ -133,7 +146,6 @@ class ShardScorer:
             key=clip.key,
             sequence=clip.meta.video_id,
             fps=clip.meta.fps,
-            stand_in=reader.stand_in,
         )
 
     def _reader(self, protocol: Protocol, gender: Gender) -> JointReader:

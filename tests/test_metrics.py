@@ -1,19 +1,14 @@
 """Metrics against scipy, by hand, and by what must not change them."""
 
-import math
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from extpose.metrics import (
-    Metrics,
     acceleration_error,
-    aggregate,
-    evaluate_sequence,
     jitter,
     mpjpe,
     mpvpe,
@@ -138,63 +133,3 @@ def test_batches_equal_their_clips():
         for i in range(3):
             one = metric(found[i], target[i], valid=valid[i])
             torch.testing.assert_close(whole[i], one, equal_nan=True)
-
-
-def evaluate(found: torch.Tensor, target: torch.Tensor, **options: object) -> Metrics:
-    return aggregate([_sequence(found, target, **options)])
-
-
-def _sequence(found, target, valid=None, fps=25.0):
-    return evaluate_sequence(
-        found,
-        target,
-        found_vertices=found.repeat(1, 3, 1),
-        target_vertices=target.repeat(1, 3, 1),
-        root=(0,),
-        fps=fps,
-        valid=valid,
-    )
-
-
-def test_a_perfect_sequence():
-    target = points(0, 10, 6, 3).float()
-    metrics = evaluate(target + 2.0, target)
-    assert metrics.mpjpe_mm < 1e-3
-    assert metrics.pa_mpjpe_mm < 1e-3
-    assert metrics.mpvpe_mm < 1e-3
-    assert metrics.accel_m_s2 < 1e-2
-    assert math.isclose(metrics.jitter_10m_s3, metrics.target_jitter_10m_s3, rel_tol=1e-4)
-    assert metrics.target_jitter_10m_s3 > 1
-    assert (metrics.num_clips, metrics.num_frames) == (1, 10)
-
-
-def test_units_of_the_summary():
-    target = torch.zeros(5, 2, 3)
-    target[:, 1, 0] = 1
-    found = target.clone()
-    found[:, 1, 0] += 0.01 * torch.arange(5) ** 2  # 20 mm / frame^2, half of it for the root
-    metrics = evaluate(found, target, fps=10.0)
-    assert math.isclose(metrics.mpjpe_mm, 10 * (0 + 1 + 4 + 9 + 16) / 5 / 2, rel_tol=1e-5)
-    assert math.isclose(metrics.accel_mm_frame2, 10, rel_tol=1e-4)
-    assert math.isclose(metrics.accel_m_s2, 0.010 * 10**2, rel_tol=1e-4)
-
-
-def test_frames_are_pooled_and_invalid_ones_left_out():
-    target = torch.zeros(4, 2, 3)
-    target[:, 1, 0] = 1
-    far = target.clone()
-    far[:, 1, 0] += 0.2
-    dirty = far.clone()
-    dirty[3] = torch.nan
-    valid = torch.tensor([True, True, True, False])
-    metrics = aggregate([_sequence(target[:1], target[:1]), _sequence(dirty, target, valid=valid)])
-    assert math.isclose(metrics.mpjpe_mm, 100 * 3 / 4, rel_tol=1e-5)
-    assert (metrics.num_clips, metrics.num_frames) == (2, 4)
-
-
-def test_nothing_to_average_is_not_a_number():
-    assert math.isnan(aggregate([]).mpjpe_mm)
-    target = points(0, 2, 4, 3)
-    assert math.isnan(evaluate(target, target).accel_m_s2)
-    with pytest.raises(ValueError, match="fps is 0"):
-        evaluate(target, target, fps=0.0)

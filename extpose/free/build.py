@@ -21,12 +21,11 @@ from extpose.free.layout import (
     MANO_PARENTS,
     MANO_VERTICES,
     MANO_WRIST,
-    SMPL_JOINTS,
     SMPL_PARENTS,
     SMPL_VERTICES,
 )
 from extpose.free.sample import Rig, SampledBodies, read_rig, sample_bodies
-from extpose.keypoints import EXTRA19, KEYPOINT_NAMES
+from extpose.keypoints import EXTRA19, KEYPOINT_NAMES, SMPL_JOINTS
 
 NUM_BODIES = 400
 SEED = 0

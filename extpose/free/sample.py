@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 
-from extpose.free.layout import PELVIS, SMPL_JOINTS, bones_of_joint, joint_of_bone
+from extpose.free.layout import PELVIS, bones_of_joint, joint_of_bone
+from extpose.keypoints import SMPL_JOINTS
 
 ANNY_TO_SMPL = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 LEG_SPREAD = np.deg2rad(4.0)
