@@ -265,6 +265,8 @@ class EvaluateConfig:
     """Frames from one window to the next; 0: half a window."""
     flip_test: bool = False
     """Also predict the mirrored pictures, and average (bodies only)."""
+    static_camera: bool = False
+    """The data's camera stands still: foot sliding is measured."""
     batch: int = 4
     """Windows of one forward pass."""
     max_clips: int = 0

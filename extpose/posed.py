@@ -93,6 +93,7 @@ class JointReader:
         output has real translations in a camera that stands still.
         """
         joints, root = self._read_joints(output)
+        is_scored = "mpjae" in self.protocol.metrics
         feet = [_BODY44.index(name) for name in FEET]
         return Posed(
             valid=torch.ones(len(joints), dtype=torch.bool) if valid is None else valid,
@@ -100,7 +101,7 @@ class JointReader:
             joints=joints,
             root=root,
             vertices=output.vertices,
-            rotations=None if rotations is None else self._turn(rotations),
+            rotations=self._turn(rotations) if rotations is not None and is_scored else None,
             feet=output.keypoints[:, feet] if has_feet and self.body.body == "smpl" else None,
             keypoints_2d=None if project is None else project(joints),
         )

@@ -54,8 +54,9 @@ class ClipPrediction:
     def posed(self, body: BodyModel, *, is_right: bool | None) -> BodyOutput:
         """Mesh, joints and keypoints in the camera frame; of a left hand as it is."""
         arrays = (self.global_orient, self.pose, self.transl)
-        orient, pose, transl = (torch.from_numpy(a) for a in arrays)
-        betas = torch.from_numpy(self.betas).expand(len(orient), 10)
+        # Copies: what comes from another process may not be written to, which torch warns of.
+        orient, pose, transl = (torch.tensor(a) for a in arrays)
+        betas = torch.tensor(self.betas).expand(len(orient), 10)
         rotations = axis_angle_to_matrix(orient), axis_angle_to_matrix(pose)
         return pose_body(body, *rotations, betas, transl, is_right=is_right)
 

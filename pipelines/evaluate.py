@@ -102,9 +102,9 @@ def _score_all(
         for shard in shards:
             for part in scorer.score(shard, left):
                 bar.update()
-                left -= 1
+                left -= bool(limit)
                 yield part
-            if limit and left <= 0:
+            if limit and left == 0:
                 return
 
 

@@ -143,7 +143,7 @@ def _add_samples(
             )  # fmt: skip
             errors = frame_means(score, metric.name)
             if len(errors) > 1:
-                frames = list(range(len(errors)))
+                frames = [float(i) for i in range(len(errors))]
                 report.chart(score.key, frames, {metric.label: errors.tolist()}, "frame")
     index.close()
 

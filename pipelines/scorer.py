@@ -18,13 +18,13 @@ from extpose.data.augment import flip_targets
 from extpose.data.clip import encode_png, redraw_skeleton
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
-from extpose.inference import Network, predict_clip
 from extpose.geometry import mirror_points
+from extpose.inference import Network, predict_clip
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.model.weights import load_model
 from extpose.motion import join_motion, mirror_output
-from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
 from extpose.posed import JointReader, load_reader, read_truth
+from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
 from extpose.protocol import Protocol
 from extpose.protocols import PROTOCOLS
 from extpose.schema import BodyName, Clip, Gender
@@ -130,7 +130,10 @@ class ShardScorer:
             return project(points, found.focal_length, clip.meta.image_size)
 
         posed = self._reader(protocol, "neutral").read(
-            output, rotations=found.rotations(), project=to_pixels
+            output,
+            rotations=found.rotations(),
+            project=to_pixels,
+            has_feet=self.config.static_camera,
         )
         gender = clip.meta.gender if protocol.gendered else "neutral"
         truth = read_truth(
@@ -138,6 +141,7 @@ class ShardScorer:
             targets,
             bbox_xyxy=clip.bbox_xyxy,
             is_detected=clip.is_detected,
+            has_feet=self.config.static_camera,
         )
         return score_clip(
             protocol,

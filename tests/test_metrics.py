@@ -1,6 +1,5 @@
 """Metrics against scipy, by hand, and by what must not change them."""
 
-
 import numpy as np
 import torch
 from hypothesis import given, settings
