@@ -238,10 +238,11 @@ def test_broken_files_are_named(tmp_path: Path, model: ExtPose, suffix: str, dam
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({}, "not an ExtPose checkpoint"),
+        ({"extpose_version": None}, "not an ExtPose checkpoint"),
         ({"extpose_version": "99"}, "'99'"),
         ({"model_config": "{"}, "cannot be read"),
-        ({"model_config": '{"width": 16}'}, "lacks"),
+        ({"model_config": '{"colour": 16}'}, "['colour'], which this version does not know"),
+        ({"model_config": "[]"}, "cannot be read"),
         ({"model_config": "width"}, "cannot be read"),
         ({"num_heads": 3}, "num_heads 3"),
         ({"width": 32}, "(16,) in the file, (32,) in the model"),
@@ -255,7 +256,7 @@ def test_wrong_metadata_is_refused(tmp_path: Path, model: ExtPose, metadata, wor
     if changed := {k: v for k, v in metadata.items() if k in config}:
         own["model_config"] = json.dumps(config | changed)
     own |= {k: v for k, v in metadata.items() if k not in config}
-    save_file(load_file(path), path, metadata=own if metadata else {})
+    save_file(load_file(path), path, metadata={k: v for k, v in own.items() if v})
     with pytest.raises(CheckpointError, match=re.escape(words)):
         load_model(path)
 
