@@ -11,7 +11,13 @@ import torch
 
 from extpose.errors import CheckpointError
 from extpose.model.extpose import ExtPose
-from extpose.model.foreign import DISCRIMINATOR, infer_config, lightning_content, read_checkpoint
+from extpose.model.foreign import (
+    DISCRIMINATOR,
+    NUM_HEADS,
+    infer_config,
+    lightning_content,
+    read_checkpoint,
+)
 from extpose.model.head import HEAD_NAME, PoseHead
 from extpose.model.weights import (
     LoadReport,
@@ -128,6 +134,8 @@ def _write_lightning(
             f"its config must say IEF_ITERS {config.head_ief_iters} and TRANSFORMER_INPUT "
             f"{config.head_token}"
         )
+    if NUM_HEADS.get(config.width) != config.num_heads:
+        notes.append(f"the file does not show its {config.num_heads} attention heads")
     return notes
 
 
@@ -140,7 +148,9 @@ def _add_head(model: ExtPose) -> None:
 
 def _check_name(out: Path, to: Layout) -> None:
     if (out.suffix == ".safetensors") != (to == "extpose"):
-        expected = "a name that ends in .safetensors" if to == "extpose" else "such as NAME.ckpt"
+        expected = (
+            "a name that ends in .safetensors" if to == "extpose" else "a name such as NAME.ckpt"
+        )
         raise CheckpointError(f"{out}: a file of layout {to} needs {expected}")
 
 

@@ -31,8 +31,8 @@ IGNORED = (
 )
 """Prefixes of foreign checkpoints that are not part of the network."""
 EXPERTS = ".mlp.experts."
-NUM_HEADS = {384: 12, 768: 12, 1024: 16, 1280: 16}
-"""Width to attention heads, which shapes do not show: those of ViTPose's S, B, L and H."""
+NUM_HEADS = {768: 12, 1024: 16, 1280: 16}
+"""Width to attention heads, which shapes do not show: ViT-B, L and H. ViT-S has 6, ViTPose's 12."""
 HEAD_NUM_HEADS = {512: 8}
 """Attention channels of the decoder to heads: HMR2.0's and HaMeR's."""
 SHOWN_BY_SHAPES = (

@@ -35,11 +35,12 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         content = _load_tensors(path)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{path}: cannot be read as a torch file: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    # By dict's own methods: a pickle can put attributes of these names on an OrderedDict.
+    if isinstance(content, dict) and isinstance(dict.get(content, "state_dict"), dict):
+        content = dict.get(content, "state_dict")
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {str(key): value for key, value in dict.items(content) if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f"{path}: no tensors in its state dict")
     return state
@@ -55,6 +56,9 @@ _READ_ERRORS = (
     LookupError,
     TypeError,
     AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
 )
 """What a broken or hostile pickle may raise."""
 

@@ -1,4 +1,4 @@
-"""Geometry, body layer, losses, discriminator and training steps against the reference's numbers."""
+"""Geometry, body, losses, discriminator and training steps against the reference's numbers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
