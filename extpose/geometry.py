@@ -61,6 +61,17 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
+def quaternion_to_matrix(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Quaternion (w, x, y, z) of any length but zero to the rotation of its direction."""
+    w, x, y, z = F.normalize(quaternion, dim=-1).unbind(-1)
+    rows = [
+        torch.stack([w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+        torch.stack([2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)], -1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z], -1),
+    ]
+    return torch.stack(rows, -2)
+
+
 def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     """Gram-Schmidt on (a1, a2); the results are the *columns* (HMR2.0's layout, not SPIN's)."""
     a1, a2 = rot6d[..., :3], rot6d[..., 3:]
@@ -123,12 +134,26 @@ def default_focal_length(image_size: Float[Tensor, "*batch 2"]) -> Float[Tensor,
     return CROP_FOCAL_LENGTH / CROP_SIZE * image_size.amax(-1)
 
 
+def project(
+    points_cam: Float[Tensor, "*batch n 3"],
+    focal_length: Float[Tensor, "*batch 2"] | float,
+    center: Float[Tensor, "*batch 2"] | float = 0.0,
+) -> Float[Tensor, "*batch n 2"]:
+    """Points in front of a pinhole camera to its image, in the units of the focal length."""
+    plane = points_cam[..., :2] / points_cam[..., 2:]
+    if isinstance(focal_length, Tensor):
+        focal_length = focal_length[..., None, :]
+    if isinstance(center, Tensor):
+        center = center[..., None, :]
+    return focal_length * plane + center
+
+
 def project_to_crop(
     points: Float[Tensor, "*batch n 3"], crop_cam: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch n 2"]:
     """Body-centred points to the crop, [-0.5, 0.5] inside it (HMR2.0's projection)."""
     points_cam = points + crop_cam_to_transl(crop_cam)[..., None, :]
-    return CROP_FOCAL_LENGTH / CROP_SIZE * points_cam[..., :2] / points_cam[..., 2:]
+    return project(points_cam, CROP_FOCAL_LENGTH / CROP_SIZE)
 
 
 def align_similarity(
