@@ -21,7 +21,7 @@ from extpose.data.augment import (
     rotate_targets,
 )
 from extpose.data.crop import apply_affine
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import ClipTargets
 from tests.plain_clips import synthetic_clip
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from extpose.body_file import MANO_TO_OPENPOSE, SMPL_COCO_JOINTS, read_body_file
 from extpose.body_model import FREE_FILES, BodyModel, BodyOutput, load_body_model
 from extpose.errors import AssetError
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import BodyName
 from tests.reference_recipe import uniform
 

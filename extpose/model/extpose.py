@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from extpose.batch import PoseParams, Prediction
-from extpose.geometry import rot6d_to_matrix
 from extpose.model.head import HEAD_NAME, PoseHead
 from extpose.model.vit import ViT
 from extpose.model_config import ModelConfig, Scope
+from extpose.rotations import rot6d_to_matrix
 
 
 class ExtPose(nn.Module):
@@ -48,13 +48,12 @@ class ExtPose(nn.Module):
         Without `skeleton` there is one stream; frames that are not `valid` are padding: no other
         frame sees them, and what is predicted for them means nothing.
         """
-        self._check_input(rgb, skeleton)
-        if valid is not None and bool(valid.all()):
-            valid = None
+        self._check_input(rgb, skeleton, valid)
+        on_host = None if valid is None or valid.all() else valid.cpu()
         images = torch.stack([rgb] if skeleton is None else [rgb, skeleton], dim=1)
         cut = self.config.image_size // 8
         temporal = None if self.temporal_embed is None else self.temporal_embed[: rgb.shape[1]]
-        tokens = self.backbone(images[..., cut : images.shape[-1] - cut], temporal, valid)
+        tokens = self.backbone(images[..., cut : images.shape[-1] - cut], temporal, on_host)
         if self.config.head_context == "image":
             tokens = tokens[:, :1]
         pose6d, betas, crop_cam = self.head(rearrange(tokens, "b s t n d -> (b t) (s n) d"))
@@ -72,7 +71,7 @@ class ExtPose(nn.Module):
         """The decoder of the configured body."""
         return self.get_submodule(HEAD_NAME[self.config.body])  # type: ignore[return-value]
 
-    def _check_input(self, rgb: Tensor, skeleton: Tensor | None) -> None:
+    def _check_input(self, rgb: Tensor, skeleton: Tensor | None, valid: Tensor | None) -> None:
         size, limit = self.config.image_size, self.config.max_frames
         if rgb.shape[-2:] != (size, size):
             raise ValueError(f"crops are {tuple(rgb.shape[-2:])}, the network's are {(size, size)}")
@@ -80,6 +79,11 @@ class ExtPose(nn.Module):
             raise ValueError(f"clips of {rgb.shape[1]} frames, the network's max_frames is {limit}")
         if skeleton is not None and skeleton.shape != rgb.shape:
             raise ValueError(f"rgb {tuple(rgb.shape)}, skeleton {tuple(skeleton.shape)}")
+        if skeleton is not None and (skeleton.dtype, skeleton.device) != (rgb.dtype, rgb.device):
+            kinds = f"{rgb.dtype} on {rgb.device}, skeleton {skeleton.dtype} on {skeleton.device}"
+            raise ValueError(f"rgb is {kinds}")
+        if valid is not None and valid.shape != rgb.shape[:2]:
+            raise ValueError(f"valid is {tuple(valid.shape)}, rgb {tuple(rgb.shape[:2])} frames")
 
 
 def _clip_mean(

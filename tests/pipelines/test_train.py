@@ -20,7 +20,7 @@ from extpose.body_model import load_body_model
 from extpose.config import AugmentConfig, EngineConfig, TrainConfig
 from extpose.data.shards import write_shard
 from extpose.errors import TrainingError
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 from extpose.training import run
 from pipelines.train import train
