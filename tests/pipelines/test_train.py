@@ -104,7 +104,9 @@ def test_one_clip_is_overfitted_and_the_run_folder_is_complete(tmp_path: Path) -
     losses = [float(value) for value in read_log(config.out)["loss"]]
     assert losses[-1] < 0.4 * losses[0]
     assert json.loads((config.out / "config.json").read_text())["steps"] == 60
-    assert "torch" in json.loads((config.out / "versions.json").read_text())
+    versions = json.loads((config.out / "versions.json").read_text())
+    assert "torch" in versions
+    assert versions["attention"].startswith("PyTorch's CPU flash kernel (cpu, ")
     assert cv2.imread(str(config.out / "first_batch.png")).shape == (64, 64, 3)
     assert not list(config.out.rglob("*.tmp"))
 
