@@ -11,7 +11,6 @@ Axes    b clips   s streams (image, skeleton)   t frames   n tokens per frame an
         heads c: the d channels of a token, split
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -61,12 +60,15 @@ class Attention(nn.Module):
         qkv = self.qkv(tokens)
         if valid is None:
             return self.proj(self._mix(qkv, scope))
-        frames = qkv.flatten(0, 2)
-        mixed = frames.new_zeros(*frames.shape[:2], tokens.shape[-1])
-        for places in same_length_clips(valid, qkv.shape[1]):
-            index = places.flatten().to(qkv.device)
-            part = self._mix(frames.index_select(0, index).unflatten(0, places.shape), scope)
-            mixed.index_copy_(0, index, part.flatten(0, 2))
+        mixed = qkv.new_zeros(qkv.shape[:3].numel(), *tokens.shape[3:])
+        if groups := same_length_clips(valid, qkv.shape[1]):
+            order = torch.cat([places.flatten() for places in groups]).to(qkv.device)
+            frames = qkv.flatten(0, 2).index_select(0, order).split([x.numel() for x in groups])
+            parts = [
+                self._mix(part.unflatten(0, places.shape), scope).flatten(0, 2)
+                for part, places in zip(frames, groups, strict=True)
+            ]
+            mixed = mixed.index_copy(0, order, torch.cat(parts))
         return self.proj(mixed.unflatten(0, qkv.shape[:3]))
 
     def _mix(self, qkv: Tensor, scope: CallScope) -> Tensor:
@@ -76,17 +78,16 @@ class Attention(nn.Module):
         return rearrange(attend(q, k, v, scope=scope), f"{_AXES} -> b s t n (heads c)")
 
 
-def same_length_clips(
-    valid: Bool[Tensor, "b t"], num_streams: int
-) -> Iterator[Int64[Tensor, "g s u"]]:
+def same_length_clips(valid: Bool[Tensor, "b t"], num_streams: int) -> list[Int64[Tensor, "g s u"]]:
     """Places in "(b s t)" of the u valid frames of g clips, for each u that there is but 0."""
     valid = valid.cpu()
     places = torch.arange(num_streams * valid.numel()).view(len(valid), num_streams, -1)
-    lengths = valid.sum(1)
+    lengths, groups = valid.sum(1), []
     for length in lengths[lengths > 0].unique().tolist():
         clips = lengths == length
         kept = valid[clips, None].expand(-1, num_streams, -1)
-        yield places[clips][kept].unflatten(0, (-1, num_streams, length))
+        groups.append(places[clips][kept].view(-1, num_streams, length))
+    return groups
 
 
 def attend(
