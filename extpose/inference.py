@@ -24,15 +24,14 @@ from extpose.data.window import make_batch, plain_view
 from extpose.detect.people import Detections
 from extpose.detect.track import TrackingResult, link_tracks
 from extpose.errors import VideoError
-from extpose.geometry import (
+from extpose.geometry import crop_cam_to_full, default_focal_length
+from extpose.model.extpose import ExtPose
+from extpose.rotations import (
     axis_angle_to_matrix,
-    crop_cam_to_full,
-    default_focal_length,
     matrix_to_axis_angle,
     mirror_points,
     mirror_rotations,
 )
-from extpose.model.extpose import ExtPose
 from extpose.schema import Clip
 from extpose.video import probe, read_frames
 

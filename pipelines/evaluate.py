@@ -23,11 +23,11 @@ from extpose.data.loader import find_shards
 from extpose.data.shards import ShardIndex
 from extpose.data.window import plain_view
 from extpose.errors import ExtPoseError
-from extpose.geometry import axis_angle_to_matrix
 from extpose.inference import FramePrediction, Network, predict_clip
 from extpose.metrics import Metrics, SequenceErrors, aggregate, evaluate_sequence
 from extpose.model.weights import load_model
 from extpose.report import Report
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 
 log = logging.getLogger(__name__)

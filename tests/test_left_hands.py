@@ -15,12 +15,7 @@ from extpose.body_model import BodyModel, load_body_model
 from extpose.config import ModelConfig, SkeletonConfig
 from extpose.data.clip import encode_png, redraw_skeleton
 from extpose.data.window import make_batch, network_boxes, plain_view
-from extpose.geometry import (
-    axis_angle_to_matrix,
-    mirror_points,
-    mirror_rotations,
-    project_to_crop,
-)
+from extpose.geometry import project_to_crop
 from extpose.inference import (
     FramePrediction,
     Motion,
@@ -31,6 +26,7 @@ from extpose.inference import (
     unmirror,
 )
 from extpose.model.ablations import build_network
+from extpose.rotations import axis_angle_to_matrix, mirror_points, mirror_rotations
 from extpose.schema import Clip
 from tests.clips import random_clip
 

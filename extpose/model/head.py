@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extpose.geometry import axis_angle_to_matrix, matrix_to_rot6d
 from extpose.model_config import ModelConfig
+from extpose.rotations import axis_angle_to_matrix, matrix_to_rot6d
 
 HEAD_NAME = {"smpl": "smpl_head", "mano": "mano_head"}
 NUM_ROTATIONS = {"smpl": 24, "mano": 16}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from extpose.config import HUGE, BASE
+from extpose.config import BASE, HUGE
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import load_model
 from extpose.training.discriminator import Discriminator

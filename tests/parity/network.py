@@ -8,10 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from extpose.geometry import crop_cam_to_transl, rot6d_to_matrix
+from extpose.geometry import crop_cam_to_transl
 from extpose.model.extpose import ExtPose
 from extpose.model.head import HEAD_NAME, PoseHead
 from extpose.model_config import ModelConfig
+from extpose.rotations import rot6d_to_matrix
 from tests.parity.plain_head import run_head
 from tests.parity.rows import Row, compare, compare_relative, stored, to_tensor
 from tests.reference_recipe import reference_state, uniform

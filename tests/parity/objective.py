@@ -12,7 +12,8 @@ from extpose import geometry
 from extpose.batch import Prediction
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
-from extpose.geometry import axis_angle_to_matrix, crop_cam_to_transl, project_to_crop
+from extpose.geometry import crop_cam_to_transl, project_to_crop
+from extpose.rotations import axis_angle_to_matrix
 from extpose.training.discriminator import Discriminator, discriminator_loss, generator_loss
 from extpose.training.losses import sum_keypoints_2d, sum_keypoints_3d, sum_squares
 from tests.parity.network import batch_images, small_model
