@@ -58,6 +58,10 @@ class ModelConfig:
     head_num_heads: int = 8
     head_dim: int = 64
     head_mlp_width: int = 1024
+    head_token: Literal["zero", "mean_shape"] = "zero"
+    """What the query is made of: nothing, or the estimate so far (first the mean parameters)."""
+    head_ief_iters: int = 1
+    """How often the head runs, each time adding to its estimate (iterative error feedback)."""
     head_context: Literal["image", "both"] = "image"
     """Tokens that the head attends to: the image stream's, or both streams'."""
 

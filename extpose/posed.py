@@ -25,9 +25,9 @@ from torch import Tensor
 from extpose.body_file import MANO_TIP_VERTICES, MANO_TO_OPENPOSE, read_regressor
 from extpose.body_model import BodyModel, BodyOutput, find_evidence, follow_chain
 from extpose.errors import AssetError, ExtPoseError
-from extpose.geometry import axis_angle_to_matrix
 from extpose.keypoints import COCO17_OF_BODY44, EXTRA19, KEYPOINT_NAMES
 from extpose.protocol import FEET, MPJAE_JOINTS, Protocol
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import ClipTargets
 
 OFFICIAL_VERTICES = {"smpl": 6890, "mano": 778}

@@ -27,8 +27,8 @@ from jaxtyping import Float, Float32
 
 from extpose.body_model import BodyModel, BodyOutput
 from extpose.errors import ExtPoseError
-from extpose.geometry import axis_angle_to_matrix
 from extpose.motion import Motion, pose_body
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import NUM_ROTATIONS, BodyName
 
 

@@ -14,10 +14,10 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -26,6 +26,7 @@ from extpose.config import (
     RECIPES,
     EvaluateConfig,
     IngestConfig,
+    ModelConfig,
     PredictConfig,
     PreprocessConfig,
     SynthConfig,
@@ -90,6 +91,22 @@ class PredictArgs:
     video: tyro.conf.Positional[tuple[Path, ...]]
     """Video files."""
     config: Flat[PredictConfig]
+
+
+@dataclass(frozen=True)
+class ConvertArgs:
+    """`extpose convert`."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Of HMR2.0, HaMeR, ViTPose or ExtPose."""
+    out: tyro.conf.Positional[Path]
+    """File to write."""
+    to: Literal["extpose", "hmr2"] = "extpose"
+    """Layout of the file; `hmr2` is also HaMeR's."""
+    keep_discriminator: bool = False
+    """Also its weights; otherwise they are left out."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(num_heads=0, head_num_heads=0))
+    """Default: what the file says; 0 heads: those of the published network of the same width."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +249,29 @@ def run_predict(args: list[str], verb: Verb) -> int:
     return predict(options.video, options.config)
 
 
+def run_convert(args: list[str], verb: Verb) -> int:
+    """A checkpoint to another layout."""
+    options = parse(ConvertArgs, args, verb)
+    from pipelines.convert import convert, find_config
+
+    found = find_config(
+        options.checkpoint,
+        num_heads=options.model.num_heads,
+        head_num_heads=options.model.head_num_heads,
+    )
+    # Again, with what the file says in place of the defaults.
+    options = parse(ConvertArgs, args, verb, replace(options, model=found))
+    done = convert(
+        options.checkpoint,
+        options.out,
+        config=options.model,
+        to=options.to,
+        keep_discriminator=options.keep_discriminator,
+    )
+    print(done.table())
+    return 0
+
+
 def run_submit(args: list[str], verb: Verb) -> int:
     """Another verb, on a Ray cluster."""
     if find_spec("cluster") is None:
@@ -298,6 +338,11 @@ VERBS: dict[str, Verb] = {
         "Every person of a video: body parameters, mesh overlay, report.",
         "extpose predict walk.mp4 --checkpoint runs/tiny/model.safetensors --out runs/walk",
         run_predict,
+    ),
+    "convert": Verb(
+        "A checkpoint of HMR2.0, HaMeR or ViTPose to this project's layout, or back.",
+        "extpose convert epoch=35-step=1000000.ckpt hmr2.safetensors",
+        run_convert,
     ),
     "submit": Verb(
         "Send another verb to a Ray cluster.",

@@ -8,6 +8,7 @@ import sys
 
 from extpose import __version__
 from extpose.assets import ASSETS, cache_dir, fetch, status
+from extpose.config import HUGE
 from extpose.errors import AssetError
 
 PACKAGES = {
@@ -49,6 +50,8 @@ def _print_machine() -> None:
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     _line(f"extpose {__version__}, Python {platform.python_version()}, {platform.platform()}")
     _line(f"{os.cpu_count()} CPU cores, {free / 2**30:.0f} GiB free on disk, accelerator: {_gpu()}")
+    for backend in _attention():
+        _line(f"attention of ViT-H: {backend}")
 
 
 def _gpu() -> str:
@@ -60,6 +63,18 @@ def _gpu() -> str:
         return "none"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return ", ".join(names)
+
+
+def _attention() -> list[str]:
+    """The kernel that the network uses here, in fp32 and in bf16."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return []
+    from extpose.model.kernels import describe_backend
+
+    device, head_dim = "cuda" if torch.cuda.is_available() else "cpu", HUGE.width // HUGE.num_heads
+    return [describe_backend(device, dtype, head_dim) for dtype in (torch.float32, torch.bfloat16)]
 
 
 def _print_packages() -> list[str]:

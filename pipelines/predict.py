@@ -26,6 +26,7 @@ from extpose.detect.movenet import PersonDetector
 from extpose.errors import ExtPoseError
 from extpose.inference import Detector, Network, predict_video
 from extpose.metrics import jitter
+from extpose.model.kernels import describe_backend
 from extpose.model.weights import load_model
 from extpose.motion import Motion, save_motion
 from extpose.report import Report
@@ -64,6 +65,9 @@ class Outcome:
 def predict(videos: Sequence[Path], config: PredictConfig) -> int:
     """Predict each video; 0 when all were done, 1 when none was, 3 when some failed."""
     model = load_model(config.checkpoint).to(config.device).eval()
+    shape = model.config
+    backend = describe_backend(config.device, torch.float32, shape.width // shape.num_heads)
+    log.info("attention: %s", backend)
     network = Network(
         model=model,
         body=load_body_model(config.body_model, model.config.body),

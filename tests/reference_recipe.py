@@ -3,6 +3,7 @@ HMR2.0's published code (4D-Humans, commit 6ec7965, fp32) computes with these we
 """
 
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -39,10 +40,16 @@ def mean_parameters(tag: str, num_rotations: int) -> dict[str, np.ndarray]:
     }
 
 
-def reference_state(own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The reference's value for every backbone and head key of `own`."""
-    mean = mean_parameters("smpl_mean", 24)
-    buffers = {"init_body_pose": mean["pose"], "init_betas": mean["betas"], "init_cam": mean["cam"]}
+def reference_state(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reference's value for every backbone, head and discriminator key of `own`."""
+    body, hand = mean_parameters("smpl_mean", 24), mean_parameters("mano_mean", 16)
+    mean = hand if any(key.startswith("mano_head.") for key in own) else body
+    buffers = {
+        "init_body_pose": body["pose"],
+        "init_hand_pose": hand["pose"],
+        "init_betas": mean["betas"],
+        "init_cam": mean["cam"],
+    }
     state = {}
     for key, value in own.items():
         leaf = key.rsplit(".", 1)[-1]

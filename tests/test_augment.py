@@ -22,8 +22,8 @@ from extpose.data.augment import (
     swap_sides,
 )
 from extpose.data.crop import apply_affine
-from extpose.geometry import axis_angle_to_matrix
 from extpose.keypoints import FLIP_PAIRS
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import ClipTargets
 from tests.plain_clips import synthetic_clip
 

@@ -6,7 +6,7 @@ import torch
 
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 
 
 @pytest.mark.parametrize("num_joints", [24, 16])

@@ -14,8 +14,8 @@ from torch import Tensor
 from extpose.body_file import MANO_TO_OPENPOSE, read_body_file
 from extpose.body_model import FREE_FILES, BodyModel, BodyOutput, find_evidence, load_body_model
 from extpose.errors import AssetError
-from extpose.geometry import axis_angle_to_matrix
 from extpose.keypoints import COCO17_OF_BODY44, KEYPOINT_NAMES
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import BodyName
 from tests.reference_recipe import uniform
 

@@ -12,14 +12,16 @@ from scipy.spatial.transform import Rotation
 from extpose.geometry import (
     CROP_FOCAL_LENGTH,
     align_similarity,
-    axis_angle_to_matrix,
     crop_cam_to_full,
     crop_cam_to_transl,
     default_focal_length,
+    project_to_crop,
+)
+from extpose.rotations import (
+    axis_angle_to_matrix,
     matrix_to_axis_angle,
     matrix_to_quaternion,
     matrix_to_rot6d,
-    project_to_crop,
     rot6d_to_matrix,
 )
 

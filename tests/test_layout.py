@@ -16,7 +16,7 @@ PACKAGES = ("extpose", "pipelines", "cluster")
 MAX_FUNCTION_LINES = 80
 MAX_FILE_LINES = 400
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".sbatch", ".json", ".txt", ".cfg", ""}
-UNPICKLERS = {"extpose/pickles.py", "extpose/model/weights.py"}
+UNPICKLERS = {"extpose/pickles.py", "extpose/model/torch_file.py"}
 """They load foreign checkpoints through unpicklers that know tensors only."""
 
 

@@ -15,15 +15,11 @@ from extpose.body_model import BodyModel, load_body_model
 from extpose.config import ModelConfig, SkeletonConfig
 from extpose.data.clip import encode_png, redraw_skeleton
 from extpose.data.window import make_batch, network_boxes, plain_view
-from extpose.geometry import (
-    axis_angle_to_matrix,
-    mirror_points,
-    mirror_rotations,
-    project_to_crop,
-)
+from extpose.geometry import mirror_points, mirror_rotations, project_to_crop
 from extpose.inference import Network, predict_clip
 from extpose.model.ablations import build_network
 from extpose.motion import FramePrediction, Motion, join_motion, save_motion, unmirror
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 from tests.clips import random_clip
 

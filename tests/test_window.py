@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from extpose.batch import network_inputs
 from extpose.config import AugmentConfig, SkeletonConfig
 from extpose.data.augment import (
     NO_MASKING,
@@ -137,6 +138,51 @@ def test_mirrored_person_is_drawn_with_the_right_sides() -> None:
     after = skeleton_keypoints(clip, flipped, affine=affine, size=128)
     np.testing.assert_allclose(after[:, 5, 0], 128 - before[:, 6, 0], atol=1e-3)
     np.testing.assert_allclose(after[:, 5, 1:], before[:, 6, 1:], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [128, 64])
+@pytest.mark.parametrize("seed", range(4))
+def test_keypoints_of_the_batch_are_those_that_are_drawn(seed: int, size: int) -> None:
+    """Augmented, mirrored and disturbed alike: drawn again, they give the same picture."""
+    clip = drawn_clip()
+    shown = view(
+        clip, seed, keypoint_noise=0.02, joint_dropout=0.2, flip_probability=float(seed % 2)
+    )
+    batch = batch_of(clip, shown, size=size)
+    points = batch.keypoints_crop[0].numpy().copy()
+    assert np.abs(points[..., :2]).max() < 1
+    unseen = points[..., 2] == 0
+    assert unseen.any()
+    assert np.abs(points[unseen]).max() == 0
+    assert (unseen == unseen[0]).all()
+    points[..., :2] = (points[..., :2] + 0.5) * size
+    redrawn = np.stack([draw_skeleton(p, "coco17", size, SkeletonConfig()) for p in points])
+    found = to_pixels(batch.skeleton[0]).transpose(0, 2, 3, 1).astype(int)
+    assert np.abs(found - redrawn).max() <= 2  # a rounding of 1e-5 pixels
+
+
+def test_keypoints_of_the_batch_mirror_with_the_picture() -> None:
+    clip = drawn_clip()
+    flipped = replace(plain_view(clip), augmentation=no_augmentation(is_flipped=True))
+    plain = batch_of(clip, plain_view(clip)).keypoints_crop[0]
+    mirrored = batch_of(clip, flipped).keypoints_crop[0]
+    left, right = 5, 6  # the shoulders
+    for one, other in ((left, right), (right, left)):
+        torch.testing.assert_close(mirrored[:, one, 0], -plain[:, other, 0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mirrored[:, one, 1:], plain[:, other, 1:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("rgb", "skeleton"), [(True, False), (False, True), (False, False)])
+def test_keypoints_of_the_batch_are_masked_with_the_drawing(rgb: bool, skeleton: bool) -> None:
+    clip = drawn_clip(num_frames=2)
+    shown = replace(plain_view(clip), masking=Masking(rgb=rgb, skeleton=skeleton))
+    batch = batch_of(clip, shown, num_frames=4)
+    assert bool(batch.keypoints_crop.any()) != skeleton
+    for frame in (2, 3):
+        assert torch.equal(batch.keypoints_crop[0, frame], batch.keypoints_crop[0, 1])
+    assert network_inputs(batch)[1] is batch.skeleton
+    for kind in ("heatmap", "coordinates"):
+        assert network_inputs(batch, kind)[1] is batch.keypoints_crop
 
 
 def test_short_window_repeats_its_last_frame_and_is_not_labelled_there() -> None:

@@ -17,8 +17,8 @@ from jaxtyping import Float32, Float64
 from extpose.batch import PoseParams, Targets
 from extpose.data.augment import Augmentation, augment_targets
 from extpose.data.crop import apply_affine, keypoints_to_crop
-from extpose.geometry import axis_angle_to_matrix
 from extpose.keypoints import NUM_KEYPOINTS
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import NUM_ROTATIONS, TARGET_SET, Clip, ClipTargets
 
 

@@ -14,13 +14,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from extpose.keypoints import NUM_KEYPOINTS
 from extpose.model.extpose import ExtPose
 from extpose.model.head import CrossAttention
 from extpose.model.vit import PatchEmbed, ViT, cut_columns, init_patches
 from extpose.model_config import ModelConfig
 
-NUM_KEYPOINTS = {"smpl": 17, "mano": 21}
-"""COCO-17, or the 21 of a hand."""
+NUM_EVIDENCE = {"smpl": NUM_KEYPOINTS["coco17"], "mano": NUM_KEYPOINTS["hand21"]}
+"""Keypoints that a detector finds."""
 ONE_STREAM_SCOPES = ("frame", "stream", "union")
 HEATMAP_SIGMA = 1 / 32
 """Of the Gaussians, fraction of the crop: ViTPose's 2 pixels of a 64 pixel high heatmap."""
@@ -142,7 +143,7 @@ class HeatmapStream(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        num_keypoints = NUM_KEYPOINTS[config.body]
+        num_keypoints = NUM_EVIDENCE[config.body]
         self.patch_embed = PatchEmbed(config.width, config.patch_size, channels=num_keypoints)
         projection = self.patch_embed.proj
         nn.init.xavier_uniform_(projection.weight.flatten(1))
@@ -178,7 +179,7 @@ class CoordinateFusion(nn.Module):
         heads, dim = config.head_num_heads, config.head_dim
         width = heads * dim
         self.embed = nn.Linear(3, width)
-        self.names = nn.Parameter(torch.empty(NUM_KEYPOINTS[config.body], width))
+        self.names = nn.Parameter(torch.empty(NUM_EVIDENCE[config.body], width))
         nn.init.trunc_normal_(self.names, std=0.02)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu",

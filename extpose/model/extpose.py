@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from extpose.batch import PoseParams, Prediction
-from extpose.geometry import rot6d_to_matrix
 from extpose.model.head import HEAD_NAME, PoseHead
 from extpose.model.vit import ViT, cut_columns
 from extpose.model_config import ModelConfig, Scope
+from extpose.rotations import rot6d_to_matrix
 
 
 class ExtPose(nn.Module):
@@ -58,10 +58,9 @@ class ExtPose(nn.Module):
         read them, see `network_inputs`). Frames that are not `valid` are padding: no other frame
         sees them, and what is predicted for them means nothing.
         """
-        self._check_input(rgb, skeleton)
-        if valid is not None and bool(valid.all()):
-            valid = None
-        tokens = self._encode(rgb, skeleton, valid)
+        self._check_input(rgb, skeleton, valid)
+        on_host = None if valid is None or valid.all() else valid.cpu()
+        tokens = self._encode(rgb, skeleton, on_host)
         if self.config.head_context == "image":
             tokens = tokens[:, :1]
         pose6d, betas, crop_cam = self.head(rearrange(tokens, "b s t n d -> (b t) (s n) d"))
@@ -88,22 +87,26 @@ class ExtPose(nn.Module):
         """The decoder of the configured body."""
         return self.get_submodule(HEAD_NAME[self.config.body])  # type: ignore[return-value]
 
-    def _check_input(self, rgb: Tensor, skeleton: Tensor | None) -> None:
+    def _check_input(self, rgb: Tensor, skeleton: Tensor | None, valid: Tensor | None) -> None:
         size, limit = self.config.image_size, self.config.max_frames
         if rgb.shape[-2:] != (size, size):
             raise ValueError(f"crops are {tuple(rgb.shape[-2:])}, the network's are {(size, size)}")
         if rgb.shape[1] > limit:
             raise ValueError(f"clips of {rgb.shape[1]} frames, the network's max_frames is {limit}")
+        if valid is not None and valid.shape != rgb.shape[:2]:
+            raise ValueError(f"valid is {tuple(valid.shape)}, rgb {tuple(rgb.shape[:2])} frames")
         if skeleton is None:
             return
-        fits = skeleton.shape == rgb.shape
-        if self.config.skeleton_input != "drawing":
-            fits = skeleton.ndim == 4 and skeleton.shape[:2] == rgb.shape[:2]
-        if not fits:
+        is_drawing = self.config.skeleton_input == "drawing"
+        expected = rgb.shape if is_drawing else (*rgb.shape[:2], *skeleton.shape[2:3], 3)
+        if skeleton.shape != expected:
             raise ValueError(
                 f"rgb {tuple(rgb.shape)}, skeleton {tuple(skeleton.shape)}, "
                 f"skeleton_input is {self.config.skeleton_input!r}"
             )
+        if (skeleton.dtype, skeleton.device) != (rgb.dtype, rgb.device):
+            kinds = f"{rgb.dtype} on {rgb.device}, skeleton {skeleton.dtype} on {skeleton.device}"
+            raise ValueError(f"rgb is {kinds}")
 
 
 def _clip_mean(

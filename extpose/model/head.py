@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extpose.geometry import axis_angle_to_matrix, matrix_to_rot6d
 from extpose.model_config import ModelConfig
+from extpose.rotations import axis_angle_to_matrix, matrix_to_rot6d
 
 HEAD_NAME = {"smpl": "smpl_head", "mano": "mano_head"}
 NUM_ROTATIONS = {"smpl": 24, "mano": 16}
@@ -120,34 +120,43 @@ class DecoderLayers(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """The query (the embedding of a zero) and the layers."""
+    """The query (the embedding of a zero, or of the estimate so far) and the layers."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.to_token_embedding = nn.Linear(1, config.head_width)
+        token_width = {"zero": 1, "mean_shape": sum(readout_sizes(config))}[config.head_token]
+        self.to_token_embedding = nn.Linear(token_width, config.head_width)
         self.pos_embedding = nn.Parameter(torch.empty(1, 1, config.head_width))
         self.transformer = DecoderLayers(config)
         # A small query: after the norm, what it reads from the image outweighs the constant.
         nn.init.zeros_(self.to_token_embedding.bias)
         nn.init.trunc_normal_(self.pos_embedding, std=0.02)
 
-    def forward(self, context: Float[Tensor, "f m c"]) -> Float[Tensor, "f d"]:
+    def forward(
+        self, token: Float[Tensor, "f token"], context: Float[Tensor, "f m c"]
+    ) -> Float[Tensor, "f d"]:
         """One decoded token a frame."""
-        zero = context.new_zeros(len(context), 1, 1)
-        query = self.to_token_embedding(zero) + self.pos_embedding
+        query = rearrange(self.to_token_embedding(token), "f d -> f 1 d") + self.pos_embedding
         return self.transformer(query, context)[:, 0]
 
 
 class PoseHead(nn.Module):
     """Tokens of a frame to pose, shape and camera, as offsets from a mean."""
 
+    init_betas: Tensor
+    init_cam: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.body = config.body
+        if config.head_ief_iters < 1:
+            raise ValueError(f"head_ief_iters is {config.head_ief_iters}, at least 1")
+        if config.head_token not in ("zero", "mean_shape"):
+            raise ValueError(f"unknown head_token {config.head_token!r}, known: zero, mean_shape")
+        self.config = config
         self.transformer = TransformerDecoder(config)
-        self.decpose = nn.Linear(config.head_width, 6 * NUM_ROTATIONS[config.body])
-        self.decshape = nn.Linear(config.head_width, 10)
-        self.deccam = nn.Linear(config.head_width, 3)
+        self.decpose, self.decshape, self.deccam = (
+            nn.Linear(config.head_width, size) for size in readout_sizes(config)
+        )
         self.register_buffer(_POSE_BUFFER[config.body], upright_pose(config.body)[None])
         self.register_buffer("init_betas", torch.zeros(1, 10))
         scale = 0.9 if config.body == "smpl" else 8.0  # the crop is 2 / scale metres wide
@@ -159,11 +168,23 @@ class PoseHead(nn.Module):
     def forward(
         self, context: Float[Tensor, "f m c"]
     ) -> tuple[Float[Tensor, "f rot6d"], Float[Tensor, "f 10"], Float[Tensor, "f 3"]]:
-        """Rotations (6D, root first), betas, camera."""
-        token = self.transformer(context)
-        mean_pose = self.get_buffer(_POSE_BUFFER[self.body])
-        pose = self.decpose(token) + mean_pose
-        return pose, self.decshape(token) + self.init_betas, self.deccam(token) + self.init_cam
+        """Rotations (6D, root first), betas, camera: each iteration adds to the one before."""
+        init_pose = self.get_buffer(_POSE_BUFFER[self.config.body])
+        estimate = torch.cat([init_pose, self.init_betas, self.init_cam], 1)
+        estimate = estimate.expand(len(context), -1)
+        zero = context.new_zeros(len(context), 1)
+        for _ in range(self.config.head_ief_iters):
+            token = zero if self.config.head_token == "zero" else estimate
+            decoded = self.transformer(token, context)
+            readouts = (self.decpose, self.decshape, self.deccam)
+            estimate = estimate + torch.cat([readout(decoded) for readout in readouts], 1)
+        pose, betas, crop_cam = estimate.split(readout_sizes(self.config), 1)
+        return pose, betas, crop_cam
+
+
+def readout_sizes(config: ModelConfig) -> tuple[int, int, int]:
+    """Numbers of a frame: 6D rotations, betas, camera."""
+    return 6 * NUM_ROTATIONS[config.body], 10, 3
 
 
 def upright_pose(body: str) -> Float[Tensor, " rot6d"]:
@@ -172,9 +193,10 @@ def upright_pose(body: str) -> Float[Tensor, " rot6d"]:
     The models' own axes have y up, the camera's y is down: half a turn about x. In SMPL the left
     arm points along +x, so it is lowered by a negative turn about z.
     """
-    axis_angle = torch.zeros(NUM_ROTATIONS[body], 3)
-    axis_angle[0, 0] = torch.pi
-    if body == "smpl":
-        left_shoulder, right_shoulder = 16, 17
-        axis_angle[left_shoulder, 2], axis_angle[right_shoulder, 2] = -1.0, 1.0
-    return matrix_to_rot6d(axis_angle_to_matrix(axis_angle)).flatten()
+    with torch.device("cpu"):  # arithmetic on meta tensors loads torch's compiler, for seconds
+        axis_angle = torch.zeros(NUM_ROTATIONS[body], 3)
+        axis_angle[0, 0] = torch.pi
+        if body == "smpl":
+            left_shoulder, right_shoulder = 16, 17
+            axis_angle[left_shoulder, 2], axis_angle[right_shoulder, 2] = -1.0, 1.0
+        return matrix_to_rot6d(axis_angle_to_matrix(axis_angle)).flatten()

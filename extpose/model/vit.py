@@ -162,6 +162,8 @@ def init_patches(weight: Float[Tensor, "d c h w"]) -> None:
     The drawn skeleton is a few lines on black; without this, what all black patches have in common
     outweighs the lines, and training from scratch is slow.
     """
+    if weight.is_meta:  # nothing to change; and see `sine_positions`
+        return
     with torch.no_grad():
         weight.sub_(weight.mean((2, 3), keepdim=True)).mul_(3)
 
@@ -171,9 +173,11 @@ def sine_positions(rows: int, columns: int, width: int) -> Float[Tensor, "1 n_pl
 
     Where to start from: without a pretrained table, learning that places differ takes long.
     """
-    quarter = -(-width // 4)
-    frequency = 10_000.0 ** -(torch.arange(quarter) / quarter)
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [rearrange(place, "h w -> (h w) 1") * frequency for place in (row, column)]
-    table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
-    return 0.3 * torch.cat([torch.zeros(1, width), table[:, :width]])[None]
+    with torch.device("cpu"):  # arithmetic on meta tensors loads torch's compiler, for seconds
+        quarter = -(-width // 4)
+        frequency = 10_000.0 ** -(torch.arange(quarter) / quarter)
+        row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        angles = [rearrange(place, "h w -> (h w) 1") * frequency for place in (row, column)]
+        waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+        table = torch.cat(waves, dim=1)[:, :width]
+        return 0.3 * torch.cat([torch.zeros(1, width), table])[None]

@@ -1,19 +1,18 @@
 """Weights to and from files.
 
 Own checkpoints are one safetensors file with the `ModelConfig` as JSON in its metadata. Foreign
-ones are HMR2.0's and HaMeR's Lightning checkpoints, and ViTPose backbones: their tensors are
-mapped from the file and assigned, and nothing in a file is ever executed.
+ones (`foreign.py`) are HMR2.0's and HaMeR's Lightning checkpoints, and ViTPose backbones. Tensors
+are mapped from the file and assigned to a network that was built without memory, so that loading
+costs what reading the file costs; and nothing in a file is ever executed.
 """
 
 import json
 import os
-import pickle
 import tempfile
-import types
-import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,13 @@ from torch import Tensor
 from extpose.errors import CheckpointError
 from extpose.model.ablations import build_network, copy_backbone
 from extpose.model.extpose import ExtPose
+from extpose.model.foreign import (
+    BACKBONE,
+    ForeignCheckpoint,
+    infer_config,
+    name_differences,
+    read_checkpoint,
+)
 from extpose.model_config import ModelConfig
 
 FORMAT_VERSION = "1"
@@ -32,16 +38,29 @@ OPTIONAL_KEYS = frozenset({"temporal_embed"})
 """What the image models do not have; it keeps its initial zeros."""
 ABLATION = "ablation."
 """Prefix of what an ablation adds to the image model; it keeps its initial values."""
-IGNORED = ("initialized", "smpl.", "mano.", "discriminator.", "keypoint_head.")
-"""Prefixes of foreign checkpoints that are not part of the network."""
+MAX_SHOWN = 20
 _OWN_METADATA = ("extpose_version", "model_config")
-_BACKBONE = "backbone."
+_HEAD_COUNTS = ("num_heads", "head_num_heads")
+"""Of the config, what decides the numbers and leaves no trace in shapes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of the tensors of a file. Missing and unexpected ones are an error instead."""
+
+    taken: dict[str, int]
+    """Number by the first part of the name."""
+    ignored: dict[str, int]
+    """Number by prefix: known, and not part of the network."""
+    kept: tuple[str, ...]
+    """Keys of the network that the file need not have and has not: they stay as they were."""
 
 
 def save_model(path: Path, model: ExtPose, extra: Mapping[str, str] | None = None) -> None:
     """Write the weights and the model's config; `extra` is added to the file's metadata.
 
-    Atomic: another process sees the old file or the whole new one. A name in `extra` that the
+    Atomic: another process sees the old file or the whole new one. Tensors that are mapped from
+    another file are written from there, without a copy in memory. A name in `extra` that the
     format itself uses raises ValueError.
     """
     if taken := set(_OWN_METADATA) & set(extra or {}):
@@ -51,12 +70,24 @@ def save_model(path: Path, model: ExtPose, extra: Mapping[str, str] | None = Non
         "extpose_version": FORMAT_VERSION,
         "model_config": json.dumps(asdict(model.config), sort_keys=True),
     }
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_tensors(path, model.state_dict(), metadata)
+
+
+def save_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write one safetensors file, atomically."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with replaced(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` when the block ends well, and is gone otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(state, name, metadata=metadata)
+        yield Path(name)
         os.chmod(name, 0o644)
         with open(name, "rb") as file:
             os.fsync(file.fileno())
@@ -66,23 +97,45 @@ def save_model(path: Path, model: ExtPose, extra: Mapping[str, str] | None = Non
 
 
 def load_model(path: Path) -> ExtPose:
-    """The network of a file of `save_model`, on the CPU, in evaluation mode.
+    """The network of a checkpoint, on the CPU, in evaluation mode.
+
+    The config of an own file (`save_model`) is in it; that of an HMR2.0 or HaMeR checkpoint is
+    inferred (`foreign.infer_config`).
 
     Raises:
-        CheckpointError: Not such a file, or keys or shapes do not fit the config that it carries.
+        CheckpointError: Not a checkpoint, a backbone alone, or keys or shapes do not fit.
     """
-    config = read_config(path)
-    try:
-        with torch.device("meta"):
-            model = build_network(config)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its model_config is invalid: {error}") from error
-    _assign(model, _read_safetensors(path), path, optional=frozenset())
+    own, checkpoint = is_own(path), read_checkpoint(path)
+    config = read_config(path) if own else infer_config(checkpoint)
+    if not own and not checkpoint.has_head:
+        raise CheckpointError(
+            f"{path}: a backbone without a head: `extpose train --init` starts from it, "
+            "`extpose convert` adds an untrained head"
+        )
+    model = build_empty(config, path)
+    _take(model, checkpoint, optional=frozenset() if own else OPTIONAL_KEYS)
     return model.eval()
 
 
+def build_empty(config: ModelConfig, path: Path) -> ExtPose:
+    """The network without memory for its weights; CheckpointError where `config` is invalid."""
+    try:
+        with torch.device("meta"):
+            return build_network(config)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its model_config is invalid: {error}") from error
+
+
+def is_own(path: Path) -> bool:
+    """Whether this is a file of `save_model` (broken or not)."""
+    return path.suffix == ".safetensors" and bool(set(_OWN_METADATA) & set(read_metadata(path)))
+
+
 def read_config(path: Path) -> ModelConfig:
-    """The `ModelConfig` in a file of `save_model`."""
+    """The `ModelConfig` in a file of `save_model`.
+
+    Fields that an older version did not have take their defaults; unknown ones are refused.
+    """
     metadata = read_metadata(path)
     if missing := [name for name in _OWN_METADATA if name not in metadata]:
         raise CheckpointError(f"{path}: not an ExtPose checkpoint: no {missing} in its metadata")
@@ -92,14 +145,14 @@ def read_config(path: Path) -> ModelConfig:
         )
     try:
         values: dict[str, Any] = json.loads(metadata["model_config"])
-        names = {f.name for f in fields(ModelConfig)}
-        if names != set(values):
+        if unknown := sorted(values.keys() - {f.name for f in fields(ModelConfig)}):
             raise CheckpointError(
-                f"{path}: model_config lacks {sorted(names - set(values))} "
-                f"and has unknown {sorted(set(values) - names)}"
+                f"{path}: model_config has {unknown}, which this version does not know: "
+                "the file is of a newer one"
             )
-        return ModelConfig(**values | {"scope": tuple(values["scope"])})
-    except (json.JSONDecodeError, TypeError) as error:
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return ModelConfig(**values | tuples)
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: model_config cannot be read: {error}") from error
 
 
@@ -112,7 +165,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
-def load_pretrained(model: ExtPose, path: Path) -> None:
+def load_pretrained(model: ExtPose, path: Path) -> LoadReport:
     """Take the weights of `path` into `model`, whose config must fit.
 
     Reads HMR2.0 and HaMeR checkpoints, own files, safetensors with the same keys, and ViTPose
@@ -122,27 +175,29 @@ def load_pretrained(model: ExtPose, path: Path) -> None:
     Raises:
         CheckpointError: The file is missing or corrupt, or a key or shape does not fit.
     """
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    is_bare = not any(key.startswith(_BACKBONE) for key in state)
-    is_vitpose = is_bare or any(key.startswith("keypoint_head.") for key in state)
-    state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
-    is_image_model = not any(key.startswith(ABLATION) for key in state)
+    checkpoint = read_checkpoint(path)
+    if is_own(path):
+        own = read_config(path)
+        for name in _HEAD_COUNTS:
+            if (found := getattr(own, name)) != (expected := getattr(model.config, name)):
+                raise CheckpointError(
+                    f"{path}: {name}: {found} in the file, {expected} in the model"
+                )
     optional = OPTIONAL_KEYS
+    if not checkpoint.has_head:
+        optional |= {key for key in model.state_dict() if not key.startswith(BACKBONE)}
+    is_image_model = not any(key.startswith(ABLATION) for key in checkpoint.network)
     if is_image_model:
         optional |= {key for key in model.state_dict() if key.startswith(ABLATION)}
-    if is_bare:
-        state = {_BACKBONE + key: value for key, value in state.items()}
-    if is_vitpose:
-        optional |= {key for key in model.state_dict() if not key.startswith(_BACKBONE)}
-    _assign(model, state, path, optional=optional)
+    report = _take(model, checkpoint, optional=optional)
     if is_image_model:
         copy_backbone(model)
+    return report
 
 
-def _assign(
-    model: ExtPose, state: dict[str, Tensor], path: Path, *, optional: frozenset[str]
-) -> None:
-    own = model.state_dict()
+def _take(model: ExtPose, checkpoint: ForeignCheckpoint, *, optional: frozenset[str]) -> LoadReport:
+    """Assign; what is optional and missing keeps its value, or is zero where it has none."""
+    own, state = model.state_dict(), checkpoint.network
     optional -= {key for key in own.keys() - OPTIONAL_KEYS if own[key].is_meta}
     problems = [f"missing {key} {tuple(own[key].shape)}" for key in own.keys() - state - optional]
     problems += [f"unexpected {key} {tuple(state[key].shape)}" for key in state.keys() - own]
@@ -152,115 +207,35 @@ def _assign(
         if own[key].shape != state[key].shape
     ]
     if problems:
-        shown = sorted(problems)[:20]
-        rest = f"\n  and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-        raise CheckpointError(f"{path} does not fit the model:\n  " + "\n  ".join(shown) + rest)
+        raise CheckpointError(_describe_misfit(model.config, checkpoint, sorted(problems)))
     fitting = {key: value.to(own[key].dtype) for key, value in state.items()}
-    for key in own.keys() & OPTIONAL_KEYS - fitting.keys():
-        if own[key].is_meta:
-            fitting[key] = torch.zeros(own[key].shape, dtype=own[key].dtype)
+    kept = tuple(sorted(own.keys() - state))
+    fitting |= {
+        key: torch.zeros(own[key].shape, dtype=own[key].dtype) for key in kept if own[key].is_meta
+    }
     model.load_state_dict(fitting, strict=False, assign=True)
+    taken = Counter(key.split(".")[0] for key in state)
+    return LoadReport(taken=dict(taken), ignored=checkpoint.count_ignored(), kept=kept)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _describe_misfit(
+    config: ModelConfig, checkpoint: ForeignCheckpoint, problems: list[str]
+) -> str:
+    """First what differs as a whole, then key by key."""
     try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch zip file, mapped; config objects inside become inert stand-ins."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: truncated, or not a file of torch.save (1.6 or later)")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise CheckpointError(f"{path}: a TorchScript program, not a checkpoint")
-        content = _load_tensors(path)
-    except _READ_ERRORS as error:
-        raise CheckpointError(f"{path}: cannot be read as a torch file: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        raise CheckpointError(f"{path}: no tensors in its state dict")
-    return state
-
-
-_READ_ERRORS = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
-"""What a broken or hostile pickle may raise."""
-
-
-def _load_tensors(path: Path) -> Any:
-    """PyTorch's own safe loader, and where a config object stops it, the stricter one below."""
-    try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError:
-        return torch.load(
-            path,
-            map_location="cpu",
-            mmap=True,
-            weights_only=False,
-            pickle_module=_tensor_pickle(),
+        found = infer_config(
+            checkpoint, num_heads=config.num_heads, head_num_heads=config.head_num_heads
         )
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
-"""The globals that a file of plain tensors needs."""
-
-
-class _Inert:
-    """Stands for any other global of a pickle; whatever is done to it, nothing happens."""
-
-    def __new__(cls, *_args: object, **_kwargs: object) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *_args: object, **_kwargs: object) -> None: ...
-
-    def __call__(self, *_args: object, **_kwargs: object) -> "_Inert":
-        return self
-
-    def __setstate__(self, _state: object) -> None: ...
-
-    def __setitem__(self, _key: object, _value: object) -> None: ...
-
-    def append(self, _value: object) -> None: ...
-
-    def extend(self, _values: object) -> None: ...
-
-    def add(self, _value: object) -> None: ...
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Builds tensors and plain containers; every global that is not allowed becomes inert."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Never imports anything."""
-        return _ALLOWED.get((module, name), _Inert)
-
-
-def _tensor_pickle() -> types.ModuleType:
-    """What `torch.load` wants as its `pickle_module`."""
-    module = types.ModuleType("tensor_pickle")
-    module.Unpickler = _TensorUnpickler  # type: ignore[attr-defined]
-    return module
+        lines = name_differences(found, config)
+    except CheckpointError:
+        lines = []
+    kinds = Counter(problem.split()[0] for problem in problems)
+    missing, unexpected = kinds["missing"], kinds["unexpected"]
+    lines.append(
+        f"{missing} missing, {unexpected} unexpected, "
+        f"{len(problems) - missing - unexpected} of another shape"
+    )
+    lines += problems[:MAX_SHOWN]
+    if (more := len(problems) - MAX_SHOWN) > 0:
+        lines.append(f"and {more} more")
+    return f"{checkpoint.path} does not fit the model:\n  " + "\n  ".join(lines)

@@ -18,8 +18,8 @@ from scipy.spatial.transform import Rotation
 from extpose.body_model import BodyModel, find_evidence, load_body_model
 from extpose.config import SynthConfig
 from extpose.data.clip import ClipOrigin, make_clip
-from extpose.geometry import axis_angle_to_matrix
 from extpose.raster import Light, render_mesh
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip, ClipTargets
 from extpose.synth.appearance import dress
 from extpose.synth.background import (

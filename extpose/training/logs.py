@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -29,7 +30,9 @@ from torch import Tensor
 from extpose.batch import Batch
 from extpose.config import TrainConfig
 from extpose.data.window import IMAGE_MEAN, IMAGE_STD
+from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
+from extpose.training.plain import AUTOCAST
 from extpose.training.trainable import ParameterCount
 
 PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
@@ -128,10 +131,22 @@ def write_run_facts(config: TrainConfig) -> None:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
+    found["attention"] = attention_backend(config)
+    logger.info("attention: %s", found["attention"])
     found["commit"] = _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
     (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
     (config.out / "versions.json").write_text(json.dumps(found, indent=1))
     (config.out / "code.diff").write_text(_git("diff", "HEAD"))
+
+
+def attention_backend(config: TrainConfig) -> str:
+    """Which kernel the network's attention runs on."""
+    dtype = AUTOCAST.get(config.engine.precision, torch.float32)
+    device, head_dim = (
+        "cuda" if config.use_gpu else "cpu",
+        config.model.width // config.model.num_heads,
+    )
+    return describe_backend(device, dtype, head_dim)
 
 
 def code_version() -> str:

@@ -13,10 +13,11 @@ from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
 from extpose.config import BASE, HUGE, SMALL, TINY, ModelConfig
-from extpose.geometry import crop_cam_to_transl, rot6d_to_matrix
+from extpose.geometry import crop_cam_to_transl
 from extpose.model.extpose import ExtPose
 from extpose.model.head import HEAD_NAME
 from extpose.model.vit import token_grid
+from extpose.rotations import rot6d_to_matrix
 from tests.reference_recipe import reference_state, uniform
 
 DATA = Path(__file__).parents[1] / "data"
@@ -294,6 +295,23 @@ def test_bad_input_is_refused_with_both_values():
         model(crops(MICRO, b=1, t=5))
     with pytest.raises(ValueError, match=r"\(64, 32\).*\(64, 64\)"):
         model(crops(MICRO, b=1, t=1)[..., :32])
+    rgb = crops(MICRO, b=1, t=2)
+    with pytest.raises(ValueError, match=r"float32 on cpu, skeleton torch.float64 on cpu"):
+        model(rgb, rgb.double())
+    with pytest.raises(ValueError, match=r"float32 on cpu, skeleton torch.float32 on meta"):
+        model(rgb, rgb.to("meta"))
+    images = torch.stack([rgb] * 3, dim=1)[..., 8:-8]
+    with pytest.raises(ValueError, match=r"3 streams.*2"):
+        model.backbone(images)
+
+
+def test_shapes_that_differ_are_refused_with_both_values():
+    """Behind the shape checks that tests run with."""
+    model, rgb = ExtPose(MICRO), crops(MICRO, b=1, t=2)
+    with pytest.raises(ValueError, match=r"\(1, 2, 3, 64, 64\).*\(1, 1, 3, 64, 64\)"):
+        model._check_input(rgb, rgb[:, :1], None)
+    with pytest.raises(ValueError, match=r"\(1, 3\).*\(1, 2\)"):
+        model._check_input(rgb, None, torch.ones(1, 3, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(

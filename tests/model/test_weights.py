@@ -1,12 +1,20 @@
 """Checkpoints: own and foreign, broken and hostile."""
 
+import contextlib
+import enum
 import json
 import os
 import re
-from collections import OrderedDict
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -62,11 +70,39 @@ def assert_same(found: ExtPose, expected: ExtPose, prefix: str = "") -> None:
             assert torch.equal(value, expected_state[key]), key
 
 
-class Config:
-    """A config object as Lightning files carry them."""
+class YacsLike(dict[str, Any]):
+    """A dict with attributes, as yacs' configs are."""
 
-    def __init__(self) -> None:
-        self.values = {"LR": 1e-5}
+    def __init__(self, **values: Any) -> None:
+        super().__init__(values)
+        self.__dict__["_immutable"] = True
+
+
+class Flavour(enum.Enum):
+    """A value that is pickled by a call."""
+
+    PLAIN = 1
+
+
+class OmegaLike:
+    """A container with a state of its own classes, as OmegaConf's are; counts who wakes it up."""
+
+    woken = 0
+
+    def __init__(self, content: object) -> None:
+        self.content, self.flavour, self.kind = content, Flavour.PLAIN, dict[str, Any]
+        self.path, self.missing = Path("a/b"), defaultdict(list, a=[1])
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        type(self).woken += 1
+        self.__dict__.update(state)
+
+
+CONFIGS = {
+    "yacs": YacsLike(MODEL=YacsLike(TYPE="vit", SIZES=[1, 2])),
+    "omegaconf": OmegaLike({"cfg": OmegaLike([1, 2, None])}),
+    "others": {"when": {1, 2}, "rate": np.float32(0.5), "table": np.arange(3), "size": (1, (2,))},
+}
 
 
 class Hostile:
@@ -140,12 +176,14 @@ def test_hmr2_checkpoint_loads_into_a_model_without_memory(tmp_path: Path, model
     assert_same(target, model)
 
 
-def test_config_objects_inside_do_not_matter(tmp_path: Path, model: ExtPose):
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_config_objects_inside_do_not_matter(tmp_path: Path, model: ExtPose, kind: str):
     path = tmp_path / "a.ckpt"
-    torch.save(lightning(model, hyper_parameters={"cfg": Config(), "when": {1, 2}}), path)
+    torch.save(lightning(model, hyper_parameters={"cfg": CONFIGS[kind]}, loops=Flavour), path)
     target = other_model()
     load_pretrained(target, path)
     assert_same(target, model)
+    assert OmegaLike.woken == 0
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, model: ExtPose):
@@ -238,10 +276,11 @@ def test_broken_files_are_named(tmp_path: Path, model: ExtPose, suffix: str, dam
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({}, "not an ExtPose checkpoint"),
+        ({"extpose_version": None}, "not an ExtPose checkpoint"),
         ({"extpose_version": "99"}, "'99'"),
         ({"model_config": "{"}, "cannot be read"),
-        ({"model_config": '{"width": 16}'}, "lacks"),
+        ({"model_config": '{"colour": 16}'}, "['colour'], which this version does not know"),
+        ({"model_config": "[]"}, "cannot be read"),
         ({"model_config": "width"}, "cannot be read"),
         ({"num_heads": 3}, "num_heads 3"),
         ({"width": 32}, "(16,) in the file, (32,) in the model"),
@@ -255,9 +294,122 @@ def test_wrong_metadata_is_refused(tmp_path: Path, model: ExtPose, metadata, wor
     if changed := {k: v for k, v in metadata.items() if k in config}:
         own["model_config"] = json.dumps(config | changed)
     own |= {k: v for k, v in metadata.items() if k not in config}
-    save_file(load_file(path), path, metadata=own if metadata else {})
+    save_file(load_file(path), path, metadata={k: v for k, v in own.items() if v})
     with pytest.raises(CheckpointError, match=re.escape(words)):
         load_model(path)
+
+
+def test_a_report_says_what_became_of_the_tensors(tmp_path: Path, model: ExtPose):
+    path = tmp_path / "a.ckpt"
+    torch.save(lightning(model), path)
+    report = load_pretrained(other_model(), path)
+    state = model.state_dict()
+    assert report.taken == {
+        part: sum(key.startswith(part) for key in state) for part in ("backbone", "smpl_head")
+    }
+    assert report.ignored == {"initialized": 1, "smpl.": 1, "discriminator.": 1}
+    assert report.kept == ("temporal_embed",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 32}, "width: 16 in the file, 32 in the model"),
+        ({"depth": 1, "scope": ("union",)}, "depth: 2 in the file, 1 in the model"),
+        ({"patch_size": 8}, "patch_size: 16 in the file, 8 in the model"),
+        ({"head_width": 16}, "head_width: 8 in the file, 16 in the model"),
+        ({"head_token": "mean_shape"}, "head_token: zero in the file, mean_shape in the model"),
+        ({"body": "mano"}, "body: smpl in the file, mano in the model"),
+    ],
+)
+def test_a_network_of_another_shape_is_told_first(tmp_path: Path, model: ExtPose, changes, words):
+    path = tmp_path / "a.ckpt"
+    torch.save(lightning(model), path)
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        load_pretrained(ExtPose(replace(CONFIG, **changes)), path)
+
+
+@pytest.mark.parametrize("name", ["num_heads", "head_num_heads"])
+def test_heads_of_own_files_must_agree(tmp_path: Path, model: ExtPose, name: str):
+    """Shapes would fit, numbers would not."""
+    path = tmp_path / "model.safetensors"
+    save_model(path, model)
+    other = ExtPose(replace(CONFIG, **{name: 1, "head_dim": 8 if "head" in name[:4] else 4}))
+    with pytest.raises(CheckpointError, match=f"{name}: 2 in the file, 1 in the model"):
+        load_pretrained(other, path)
+
+
+def test_a_config_of_an_older_version_loads_with_the_defaults(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    config = replace(CONFIG, head_ief_iters=1, head_token="zero")
+    torch.manual_seed(0)
+    save_model(path, ExtPose(config))
+    metadata = read_metadata(path)
+    values = json.loads(metadata["model_config"])
+    del values["head_ief_iters"], values["head_token"]
+    save_file(load_file(path), path, metadata=metadata | {"model_config": json.dumps(values)})
+    assert load_model(path).config == config
+
+
+def test_foreign_files_load_without_a_config(tmp_path: Path):
+    """ViT-B is the smallest width whose heads are known."""
+    config = replace(CONFIG, width=768, num_heads=12, depth=1, scope=("union",), max_frames=16)
+    config = replace(config, head_num_heads=8, head_dim=64)
+    torch.manual_seed(0)
+    model, path = ExtPose(config), tmp_path / "vit-b.ckpt"
+    torch.save(lightning(model), path)
+    loaded = load_model(path)
+    assert loaded.config == replace(config, drop_path=ModelConfig().drop_path)
+    assert not loaded.training
+    assert_same(loaded, model)
+    backbone = {k: v for k, v in model.state_dict().items() if k.startswith("backbone")}
+    torch.save({"state_dict": backbone}, path)
+    with pytest.raises(CheckpointError, match="a backbone without a head"):
+        load_model(path)
+
+
+def test_loading_does_not_import_the_compiler(tmp_path: Path, model: ExtPose):
+    """Arithmetic on meta tensors would: seconds and 80 MB more than the file."""
+    path = tmp_path / "model.safetensors"
+    save_model(path, model)
+    code = (
+        "import sys; from pathlib import Path; from extpose.model.weights import load_model\n"
+        f"load_model(Path({str(path)!r}))\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_tensors_are_mapped_from_the_file(tmp_path: Path, model: ExtPose):
+    """Not read: what the file says later is what the model has."""
+    path = tmp_path / "a.ckpt"
+    torch.save(lightning(model), path)
+    with torch.device("meta"):
+        target = ExtPose(CONFIG)
+    load_pretrained(target, path)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("no /proc on this system")
+    assert str(path) in maps.read_text()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_pickle_is_an_error_or_harmless(tmp_path: Path, model: ExtPose, seed: int):
+    path = tmp_path / "a.ckpt"
+    torch.save(lightning(model, hyper_parameters=CONFIGS["omegaconf"]), path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in content if name.endswith("data.pkl"))
+    damaged, random = bytearray(content[name]), np.random.default_rng(seed)
+    for place in random.integers(0, len(damaged), 3):
+        damaged[place] = random.integers(256)
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in (content | {name: bytes(damaged)}).items():
+            archive.writestr(member, data)
+    with contextlib.suppress(CheckpointError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load_pretrained(other_model(), path)
 
 
 def test_a_program_is_not_a_checkpoint(tmp_path: Path):

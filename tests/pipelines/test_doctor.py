@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_an_empty_cache_says_how_to_fill_it(
         assert "extpose doctor --fetch" in line_of(text, name)
     assert all(line_of(text, name) for name in PACKAGES)
     assert "ExtPose can run; what is missing above is fetched" in text
+    assert re.search(r"attention of ViT-H: .* kernel \(\w+, bfloat16, head width 80\)", text)
     assert not cache.exists()
 
 

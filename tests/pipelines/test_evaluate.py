@@ -16,10 +16,10 @@ from extpose.config import EvaluateConfig, ModelConfig
 from extpose.data.augment import flip_targets
 from extpose.data.shards import write_shard
 from extpose.errors import AssetError, CheckpointError, ExtPoseError, ShardError, TrainingError
-from extpose.geometry import axis_angle_to_matrix
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import save_model
 from extpose.predictions import PredictionError
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip, ClipTargets
 from pipelines.evaluate import Evaluation, evaluate, hash_file
 from pipelines.train import train

@@ -20,7 +20,7 @@ from extpose.body_model import load_body_model
 from extpose.config import AugmentConfig, EngineConfig, TrainConfig
 from extpose.data.shards import write_shard
 from extpose.errors import TrainingError
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 from extpose.training import run
 from pipelines.train import train
@@ -104,7 +104,9 @@ def test_one_clip_is_overfitted_and_the_run_folder_is_complete(tmp_path: Path) -
     losses = [float(value) for value in read_log(config.out)["loss"]]
     assert losses[-1] < 0.4 * losses[0]
     assert json.loads((config.out / "config.json").read_text())["steps"] == 60
-    assert "torch" in json.loads((config.out / "versions.json").read_text())
+    versions = json.loads((config.out / "versions.json").read_text())
+    assert "torch" in versions
+    assert versions["attention"].startswith("PyTorch's CPU flash kernel (cpu, ")
     assert cv2.imread(str(config.out / "first_batch.png")).shape == (64, 64, 3)
     assert not list(config.out.rglob("*.tmp"))
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from extpose.body_model import BodyModel, load_body_model
 from extpose.errors import AssetError
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 from extpose.synth.motion import JOINTS, MOTIONS, Motion, read_motion, sample_motion
 from tests.synth.figure import write_walk
 

@@ -10,9 +10,9 @@ import torch
 from extpose.config import CropConfig, SynthConfig
 from extpose.data.shards import encode_clip
 from extpose.detect.people import Detections
-from extpose.geometry import axis_angle_to_matrix
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.raster import Light, render_mesh
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip, ClipTargets
 from extpose.synth.render import (
     Scene,

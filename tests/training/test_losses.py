@@ -12,7 +12,8 @@ from extpose.batch import Batch, PoseParams, Prediction, Targets
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
 from extpose.config import LossConfig
-from extpose.geometry import axis_angle_to_matrix, project_to_crop
+from extpose.geometry import project_to_crop
+from extpose.rotations import axis_angle_to_matrix
 from extpose.training.losses import (
     compute_losses,
     sum_keypoints_2d,
