@@ -186,6 +186,18 @@ def load_pretrained(model: ExtPose, path: Path) -> LoadReport:
     return _take(model, checkpoint, optional=optional)
 
 
+def build_pretrained(config: ModelConfig, path: Path) -> ExtPose:
+    """A network of `config` that starts from the weights of `path`, in training mode.
+
+    Without memory for random weights, where the file replaces all of them.
+    """
+    model = build_empty(config, path)
+    if model.state_dict().keys() - OPTIONAL_KEYS - read_checkpoint(path).network.keys():
+        model = ExtPose(config)
+    load_pretrained(model, path)
+    return model
+
+
 def _take(model: ExtPose, checkpoint: ForeignCheckpoint, *, optional: frozenset[str]) -> LoadReport:
     """Assign; what is optional and missing keeps its value, or is zero where it has none."""
     own, state = model.state_dict(), checkpoint.network

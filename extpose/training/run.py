@@ -17,7 +17,7 @@ from extpose.data.sampler import StepSampler, micro_batch_size
 from extpose.data.shards import ShardIndex
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.extpose import ExtPose
-from extpose.model.weights import load_pretrained, save_model
+from extpose.model.weights import build_pretrained, save_model
 from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
 from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash
@@ -103,13 +103,12 @@ def create_model(config: TrainConfig) -> ExtPose:
     Raises TrainingError when they do not fit.
     """
     torch.manual_seed(config.seed)
-    model = ExtPose(config.model)
-    if config.init is not None:
-        try:
-            load_pretrained(model, config.init)
-        except CheckpointError as error:
-            raise TrainingError(str(error)) from error
-    return model
+    if config.init is None:
+        return ExtPose(config.model)
+    try:
+        return build_pretrained(config.model, config.init)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
 
 
 def make_losses(config: TrainConfig, device: torch.device) -> Losses:
