@@ -176,27 +176,42 @@ def load_pretrained(model: ExtPose, path: Path) -> LoadReport:
         CheckpointError: The file is missing or corrupt, or a key or shape does not fit.
     """
     checkpoint = read_checkpoint(path)
-    if is_own(path):
-        own = read_config(path)
-        for name in _HEAD_COUNTS:
-            if (found := getattr(own, name)) != (expected := getattr(model.config, name)):
-                raise CheckpointError(
-                    f"{path}: {name}: {found} in the file, {expected} in the model"
-                )
     optional = OPTIONAL_KEYS
     if not checkpoint.has_head:
         optional |= {key for key in model.state_dict() if not key.startswith(BACKBONE)}
     is_image_model = not any(key.startswith(ABLATION) for key in checkpoint.network)
     if is_image_model:
         optional |= {key for key in model.state_dict() if key.startswith(ABLATION)}
-    report = _take(model, checkpoint, optional=optional)
+    own_config = read_config(path) if is_own(path) else None
+    report = _take(model, checkpoint, optional=optional, own_config=own_config)
     if is_image_model:
         copy_backbone(model)
     return report
 
 
-def _take(model: ExtPose, checkpoint: ForeignCheckpoint, *, optional: frozenset[str]) -> LoadReport:
-    """Assign; what is optional and missing keeps its value, or is zero where it has none."""
+def build_pretrained(config: ModelConfig, path: Path) -> ExtPose:
+    """A network of `config` that starts from the weights of `path`, in training mode.
+
+    Without memory for random weights, where the file replaces all of them.
+    """
+    model = build_empty(config, path)
+    if model.state_dict().keys() - OPTIONAL_KEYS - read_checkpoint(path).network.keys():
+        model = build_network(config)
+    load_pretrained(model, path)
+    return model
+
+
+def _take(
+    model: ExtPose,
+    checkpoint: ForeignCheckpoint,
+    *,
+    optional: frozenset[str],
+    own_config: ModelConfig | None = None,
+) -> LoadReport:
+    """Assign; what is optional and missing keeps its value, or is zero where it has none.
+
+    `own_config` is the one in the file, where it has one.
+    """
     own, state = model.state_dict(), checkpoint.network
     optional -= {key for key in own.keys() - OPTIONAL_KEYS if own[key].is_meta}
     problems = [f"missing {key} {tuple(own[key].shape)}" for key in own.keys() - state - optional]
@@ -206,6 +221,10 @@ def _take(model: ExtPose, checkpoint: ForeignCheckpoint, *, optional: frozenset[
         for key in own.keys() & state
         if own[key].shape != state[key].shape
     ]
+    for name in _HEAD_COUNTS if own_config is not None else ():
+        found, expected = getattr(own_config, name), getattr(model.config, name)
+        if found != expected:
+            problems.append(f"{name}: {found} in the file, {expected} in the model")
     if problems:
         raise CheckpointError(_describe_misfit(model.config, checkpoint, sorted(problems)))
     fitting = {key: value.to(own[key].dtype) for key, value in state.items()}
@@ -233,7 +252,7 @@ def _describe_misfit(
     missing, unexpected = kinds["missing"], kinds["unexpected"]
     lines.append(
         f"{missing} missing, {unexpected} unexpected, "
-        f"{len(problems) - missing - unexpected} of another shape"
+        f"{len(problems) - missing - unexpected} different"
     )
     lines += problems[:MAX_SHOWN]
     if (more := len(problems) - MAX_SHOWN) > 0:

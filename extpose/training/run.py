@@ -18,7 +18,7 @@ from extpose.data.shards import ShardIndex
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
-from extpose.model.weights import load_pretrained, save_model
+from extpose.model.weights import build_pretrained, save_model
 from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
 from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash
@@ -112,9 +112,10 @@ def create_model(config: TrainConfig) -> ExtPose:
     """
     torch.manual_seed(config.seed)
     try:
-        model = build_network(config.model)
-        if config.init is not None:
-            load_pretrained(model, config.init)
+        if config.init is None:
+            model = build_network(config.model)
+        else:
+            model = build_pretrained(config.model, config.init)
         select_trainable(model, config.engine.trainable)
     except (CheckpointError, ValueError) as error:
         raise TrainingError(str(error)) from error

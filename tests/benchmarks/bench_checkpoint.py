@@ -2,9 +2,10 @@
 
 Writes a synthetic HMR2.0 checkpoint of ViT-H (2.7 GB, with a config object inside), then loads and
 converts it, each in a process of its own, beside the plain way: construct the network, `torch.load`
-the file, copy. Time is that of the call, with every weight read once, without importing torch.
-Peaks are of the whole process: resident memory holds the mapped pages of the file, which the system
-takes back when it needs them; anonymous memory is what the process really owns.
+the file, copy (`construct` is the first part of it, most of which is random numbers). Time is that
+of the call, with every weight read once, without importing torch. Peaks are of the whole process:
+resident memory holds the mapped pages of the file, which the system takes back when it needs them;
+anonymous memory is what the process really owns.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from extpose.training.discriminator import Discriminator
 from pipelines.convert import convert, find_config
 
 MIB = 2**20
+ACTIONS = ("nothing", "construct", "plain", "load ckpt", "convert", "load own", "convert back")
 PEAKS = {"VmHWM": 0, "RssAnon": 0}
 
 
@@ -83,6 +85,7 @@ def run_one(action: str, folder: Path, small: bool) -> None:
     ckpt, own, back = folder / "hmr2.ckpt", folder / "hmr2.safetensors", folder / "back.ckpt"
     actions: dict[str, Callable[[], object]] = {
         "nothing": lambda: None,
+        "construct": lambda: ExtPose(BASE if small else HUGE),
         "plain": lambda: touch(read_plainly(ckpt, small)),
         "load ckpt": lambda: touch(load_model(ckpt)),
         "load own": lambda: touch(load_model(own)),
@@ -124,7 +127,7 @@ def main() -> None:
             f"file: {path.stat().st_size / MIB:.0f} MiB, page cache warm, torch {torch.__version__}"
         )
         print("action           wall s   cpu s  peak MiB  /file   anon MiB  /file")
-        for action in ("nothing", "plain", "load ckpt", "convert", "load own", "convert back"):
+        for action in ACTIONS:
             words = [sys.executable, __file__, "--folder", name, "--action", action]
             words += ["--small"] if options.small else []
             root = Path(__file__).parents[2]

@@ -23,6 +23,7 @@ from extpose.config import ModelConfig
 from extpose.errors import CheckpointError
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import (
+    build_pretrained,
     load_model,
     load_pretrained,
     read_metadata,
@@ -392,6 +393,24 @@ def test_tensors_are_mapped_from_the_file(tmp_path: Path, model: ExtPose):
     if not maps.exists():
         pytest.skip("no /proc on this system")
     assert str(path) in maps.read_text()
+
+
+def test_a_training_starts_from_a_file_with_or_without_a_head(tmp_path: Path, model: ExtPose):
+    path = tmp_path / "a.ckpt"
+    torch.save(lightning(model), path)
+    whole = build_pretrained(CONFIG, path)
+    assert whole.training
+    assert_same(whole, model)
+    assert not whole.temporal_embed.any()
+    assert all(p.requires_grad and not p.is_meta for p in whole.parameters())
+    backbone = {k: v for k, v in model.state_dict().items() if k.startswith("backbone")}
+    torch.save({"state_dict": backbone}, path)
+    torch.manual_seed(1)
+    half = build_pretrained(CONFIG, path)
+    assert_same(half, model, "backbone")
+    assert_same(half, other_model(), "smpl_head")
+    with pytest.raises(CheckpointError, match="depth: 2 in the file, 1 in the model"):
+        build_pretrained(replace(CONFIG, depth=1, scope=("union",)), path)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -322,5 +322,6 @@ def test_training_from_weights_of_another_size_is_refused(checkpoint: Path, tmp_
     assert f"{checkpoint} does not fit the model" in message
     wrong = [line for line in message.splitlines() if "in the file" in line]
     assert wrong
-    assert all(" in the file, (" in line and line.endswith(" in the model") for line in wrong)
+    assert wrong[0] == "  width: 48 in the file, 24 in the model"
+    assert all(" in the file, " in line and line.endswith(" in the model") for line in wrong)
     assert not (config.out / "model.safetensors").exists()
