@@ -27,10 +27,11 @@ from extpose.data.window import plain_view
 from extpose.errors import ExtPoseError
 from extpose.geometry import axis_angle_to_matrix
 from extpose.inference import FramePrediction, Network, predict_clip
-from extpose.metrics import acceleration_error, jitter, mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
+from extpose.metrics import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe
 from extpose.model.weights import load_model
 from extpose.report import Report
 from extpose.schema import Clip
+from extpose.temporal import acceleration_error, jitter
 
 log = logging.getLogger(__name__)
 PROTOCOLS = {"smpl": "smpl-24", "mano": "mano-16"}
