@@ -121,7 +121,7 @@ def find_similarity(
     With X, Y the centred points and `X^T Y = U S V^T`: `rotation = V D U^T`, `scale = tr(D S) /
     |X|^2`. D makes the determinant +1 (body protocols: HMR, WHAM, 3DPW, EMDB); with `reflection`
     it is the identity, which is `scipy.linalg.orthogonal_procrustes` between point sets that were
-    divided by their Frobenius norms (FreiHAND, HO3D).
+    divided by their Frobenius norms plus 1e-8 (FreiHAND, HO3D).
 
     Only points with `has_point` decide. What is not finite there must be replaced before.
     """
@@ -142,7 +142,8 @@ def find_similarity(
     if not reflection:
         sign[..., -1] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
     rotation = vh.mT @ (sign[..., None] * u.mT)
-    scale = (s * sign).sum(-1) / x.square().sum((-2, -1)).clamp_min(1e-12)
+    size = x.norm(dim=(-2, -1)) + 1e-8 if reflection else x.norm(dim=(-2, -1)).clamp_min(1e-6)
+    scale = (s * sign).sum(-1) / size.square()
     translation = mean_target - scale[..., None] * (rotation @ mean_source[..., None])[..., 0]
     return Similarity(scale, rotation, translation)
 

@@ -1,14 +1,15 @@
-"""How good a pose sequence is: accuracy and temporal quality, one function a metric.
+"""How far a pose is from the truth, one function a metric.
 
-Every function works in float64 and keeps the leading axes: one number a frame (or a joint, a pair,
-triple or quadruple of frames), not a number where a frame is not `valid` or a point is not
-labelled. What is pooled how is a protocol's matter (`extpose/protocols.py`, `extpose/scoring.py`);
-F-scores of surfaces are in `extpose/surface.py`.
+Every function works in float64 and keeps the leading axes: one number a frame or a joint, not a
+number where a frame is not `valid` or a point is not labelled. What is pooled how is a protocol's
+matter (`extpose/protocols.py`, `extpose/scoring.py`); temporal quality is in
+`extpose/temporal.py`, F-scores of surfaces in `extpose/surface.py`.
 
-Axes    * clips and frames   t frames   k 3D keypoints   v vertices   n rotations
+Axes    * clips and frames   k 3D keypoints   v vertices   n rotations
 Units   metres and radians in; metres, degrees, fractions out, a frame where the name says so
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
@@ -18,8 +19,6 @@ from extpose.geometry import align_similarity
 AUC_RANGE = 0.05
 AUC_STEPS = 100
 """FreiHAND and HO3D: the PCK curve at 100 thresholds from 0 to 50 mm."""
-CONTACT_SPEED = 0.3
-"""m/s: below it a foot of the truth stands (WHAM: 1 cm a frame at 30 fps)."""
 
 
 def mpjpe(
@@ -91,10 +90,13 @@ def rooted_errors(
     has_point: Bool[Tensor, "*frames k"] | None = None,
 ) -> Float64[Tensor, "*frames k"]:
     """Distance of each point, each side relative to its root point."""
-    found, target = _prepare(found, valid, has_point), _prepare(target, valid, has_point)
-    found = found - _prepare(found_root[..., None, :], valid)
-    target = target - _prepare(target_root[..., None, :], valid)
-    return _hide_points(_distance(found, target), valid, has_point)
+    found, target = (
+        prepare_points(found, valid, has_point),
+        prepare_points(target, valid, has_point),
+    )
+    found = found - prepare_points(found_root[..., None, :], valid)
+    target = target - prepare_points(target_root[..., None, :], valid)
+    return hide_points(_distance(found, target), valid, has_point)
 
 
 def aligned_errors(
@@ -106,9 +108,12 @@ def aligned_errors(
     reflection: bool = False,
 ) -> Float64[Tensor, "*frames k"]:
     """Distance of each point after the best similarity of its frame."""
-    found, target = _prepare(found, valid, has_point), _prepare(target, valid, has_point)
+    found, target = (
+        prepare_points(found, valid, has_point),
+        prepare_points(target, valid, has_point),
+    )
     aligned = align_similarity(found, target, has_point=has_point, reflection=reflection)
-    return _hide_points(_distance(aligned, target), valid, has_point)
+    return hide_points(_distance(aligned, target), valid, has_point)
 
 
 def auc_shares(errors: Float[Tensor, "*points"]) -> Float64[Tensor, "*points"]:
@@ -118,7 +123,7 @@ def auc_shares(errors: Float[Tensor, "*points"]) -> Float64[Tensor, "*points"]:
     area (trapezoids, divided by the range) is taken per point and averaged over points. The area
     is linear in the indicators, so the mean of these shares over samples and points *is* it.
     """
-    thresholds = torch.linspace(0, AUC_RANGE, AUC_STEPS, dtype=torch.float64, device=errors.device)
+    thresholds = torch.from_numpy(np.linspace(0, AUC_RANGE, AUC_STEPS)).to(errors.device)
     first = torch.searchsorted(thresholds, errors.double().contiguous())
     # Trapezoids: every threshold counts one step, the two ends half of one.
     shares = (AUC_STEPS - 0.5 - first).clamp_min(0) / (AUC_STEPS - 1)
@@ -143,7 +148,7 @@ def pck_hits(
 
     `scale` is the protocol's normaliser in the points' unit (the longer side of the labelled box).
     """
-    points, wanted = _prepare(found, None, has_point), _prepare(target, None, has_point)
+    points, wanted = prepare_points(found, None, has_point), prepare_points(target, None, has_point)
     hits = _distance(points, wanted) < threshold * scale.double()[..., None]
     return torch.where(has_point, hits.double(), torch.nan)
 
@@ -177,78 +182,12 @@ def mpjae(
     3DPW's challenge and EMDB average it over 9 joints: pelvis, hips, knees, shoulders, elbows.
     """
     difference = found.double() @ target.double().mT
-    # |R - I| is exact near zero, where the arc cosine of the trace is not.
-    chord = (difference - torch.eye(3, dtype=difference.dtype)).flatten(-2).norm(dim=-1)
-    angles = torch.rad2deg(2 * torch.asin((chord / 8**0.5).clamp(max=1)))
-    return _hide_points(angles, valid, None)
-
-
-def acceleration_error(
-    found: Float[Tensor, "*clips t k 3"],
-    target: Float[Tensor, "*clips t k 3"],
-    *,
-    valid: Bool[Tensor, "*clips t"] | None = None,
-) -> Float64[Tensor, "*clips t_minus_2"]:
-    """Mean over keypoints of `|a_found - a_target|`, `a_t = x_{t-1} - 2 x_t + x_{t+1}`, m/frame^2.
-
-    A triple with a frame that is not valid is not a number: nothing is differenced across a gap.
-    Times fps^2: m/s^2 (WHAM, GVHMR); times 1000: mm/frame^2 (VIBE prints it as "mm/s^2").
-    """
-    return acceleration_errors(found, target, valid=valid).mean(-1)
-
-
-def acceleration_errors(
-    found: Float[Tensor, "*clips t k 3"],
-    target: Float[Tensor, "*clips t k 3"],
-    *,
-    valid: Bool[Tensor, "*clips t"] | None = None,
-    has_point: Bool[Tensor, "*clips t k"] | None = None,
-) -> Float64[Tensor, "*clips t_minus_2 k"]:
-    """`acceleration_error` of each keypoint; all three frames must have it."""
-    difference = _prepare(found, valid, has_point) - _prepare(target, valid, has_point)
-    sizes = difference.diff(n=2, dim=-3).norm(dim=-1)
-    return _hide_points(sizes, _runs(valid, 3), _runs(has_point, 3, dim=-2))
-
-
-def jitter(
-    points: Float[Tensor, "*clips t k 3"], *, valid: Bool[Tensor, "*clips t"] | None = None
-) -> Float64[Tensor, "*clips t_minus_3"]:
-    """Mean over keypoints of `|x_{t+3} - 3 x_{t+2} + 3 x_{t+1} - x_t|`, m/frame^3.
-
-    Times fps^3 / 10: the 10 m/s^3 of WHAM. The truth's own jitter belongs beside it.
-    """
-    return jerks(points, valid=valid).mean(-1)
-
-
-def jerks(
-    points: Float[Tensor, "*clips t k 3"],
-    *,
-    valid: Bool[Tensor, "*clips t"] | None = None,
-    has_point: Bool[Tensor, "*clips t k"] | None = None,
-) -> Float64[Tensor, "*clips t_minus_3 k"]:
-    """`jitter` of each keypoint; all four frames must have it."""
-    sizes = _prepare(points, valid, has_point).diff(n=3, dim=-3).norm(dim=-1)
-    return _hide_points(sizes, _runs(valid, 4), _runs(has_point, 4, dim=-2))
-
-
-def foot_sliding(
-    found: Float[Tensor, "*clips t f 3"],
-    target: Float[Tensor, "*clips t f 3"],
-    *,
-    threshold: float,
-    valid: Bool[Tensor, "*clips t"] | None = None,
-) -> Float64[Tensor, "*clips t_minus_1 f"]:
-    """How far a foot moves from one frame to the next while the *truth's* foot stands, m/frame.
-
-    A foot point stands when the truth moves it by less than `threshold` metres in that frame; not a
-    number elsewhere. WHAM's and GVHMR's definition: big toes and heels (`left_big_toe`,
-    `left_heel`, `right_big_toe`, `right_heel` of `body44`: vertices 3216, 3387, 6617, 6787 of
-    SMPL), 1 cm a frame at 30 fps. Both sides are in the world, or in a camera that stands still.
-    """
-    moved, stood = (_prepare(points, valid).diff(dim=-3).norm(dim=-1) for points in (found, target))
-    stands = stood < threshold
-    runs = _runs(valid, 2)
-    return torch.where(stands if runs is None else stands & runs[..., None], moved, torch.nan)
+    # |R - I| = sqrt(8) sin(a/2) is exact near zero, where the arc cosine of the trace is not.
+    chord = (difference - torch.eye(3).to(difference)).flatten(-2).norm(dim=-1)
+    trace = difference.diagonal(dim1=-2, dim2=-1).sum(-1)
+    half = torch.atan2(chord / 8**0.5, ((1 + trace) / 4).clamp_min(0).sqrt())
+    angles = torch.rad2deg(2 * half)
+    return hide_points(angles, valid, None)
 
 
 def _root(points: Float[Tensor, "*frames k 3"], root: tuple[int, ...]) -> Tensor:
@@ -259,7 +198,7 @@ def _distance(found: Tensor, target: Tensor) -> Tensor:
     return (found - target).norm(dim=-1)
 
 
-def _prepare(points: Tensor, valid: Tensor | None, has_point: Tensor | None = None) -> Tensor:
+def prepare_points(points: Tensor, valid: Tensor | None, has_point: Tensor | None = None) -> Tensor:
     """Float64, and zeros where a frame or a point does not count: there may be anything."""
     points = points.double()
     if valid is not None:
@@ -267,15 +206,7 @@ def _prepare(points: Tensor, valid: Tensor | None, has_point: Tensor | None = No
     return points if has_point is None else torch.where(has_point[..., None], points, 0)
 
 
-def _hide_points(values: Tensor, valid: Tensor | None, has_point: Tensor | None) -> Tensor:
+def hide_points(values: Tensor, valid: Tensor | None, has_point: Tensor | None) -> Tensor:
+    """Not a number where a frame or a point does not count."""
     values = values if has_point is None else torch.where(has_point, values, torch.nan)
     return values if valid is None else torch.where(valid[..., None], values, torch.nan)
-
-
-def _runs(flags: Tensor | None, length: int, *, dim: int = -1) -> Tensor | None:
-    """Whether each window of `length` consecutive frames is flagged throughout."""
-    if flags is None:
-        return None
-    if flags.shape[dim] < length:
-        return flags.narrow(dim, 0, 0)
-    return flags.unfold(dim, length, 1).all(-1)

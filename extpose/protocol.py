@@ -35,8 +35,6 @@ MetricName = Literal[
     "target_foot_sliding",
 ]  # fmt: skip
 
-FEET = ("left_big_toe", "left_heel", "right_big_toe", "right_heel")
-"""Points of `body44` whose sliding is measured (WHAM: vertices 3216, 3387, 6617, 6787)."""
 MPJAE_JOINTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)
 """Chain joints whose orientation is compared: pelvis, hips, knees, shoulders, elbows."""
 
@@ -91,6 +89,8 @@ class Protocol:
     """MANO's vertices that are finger tips: thumb, index, middle, ring, little (`hand21` only)."""
     root: tuple[int, ...] = ()
     """Rows of the source whose mean is the origin of MPJPE, MPVPE and acceleration."""
+    feet: tuple[int, ...] = ()
+    """Rows of the source whose sliding is measured; only for cameras that stand still."""
     alignment: Alignment = "rotation"
     truth: TruthSource = "mesh"
     pa_vertices: Literal["vertices", "joints"] = "vertices"

@@ -23,7 +23,6 @@ HaMeR's and WiLoR's published numbers were taken with. The choice moves PA-MPJPE
 HAND21_TO_HO3D = (0, 5, 6, 7, 9, 10, 11, 17, 18, 19, 13, 14, 15, 1, 2, 3, 4, 8, 12, 16, 20)
 
 _TEMPORAL: tuple[MetricName, ...] = ("accel", "accel_per_frame", "jitter", "target_jitter")
-_FEET: tuple[MetricName, ...] = ("foot_sliding", "target_foot_sliding")
 _BODY: tuple[MetricName, ...] = ("pa_mpjpe", "mpjpe", "mpvpe", *_TEMPORAL)
 _HAND: tuple[MetricName, ...] = ("pa_mpjpe", "pa_mpvpe", "auc_j", "auc_v", "f_5", "f_15")
 
@@ -179,7 +178,7 @@ _PROTOCOLS = (
         joints=tuple(range(24)),
         joint_names=SMPL_JOINTS,
         root=(0,),
-        metrics=("pa_mpjpe", "mpjpe", "mpvpe", "pa_mpvpe", *_TEMPORAL, *_FEET),
+        metrics=("pa_mpjpe", "mpjpe", "mpvpe", "pa_mpvpe", *_TEMPORAL),
     ),
     Protocol(
         name="free-hand",
@@ -202,13 +201,14 @@ _PROTOCOLS = (
         joints=tuple(range(5, 17)),
         joint_names=KEYPOINT_NAMES["coco17"][5:],
         root=(11, 12),
+        feet=(15, 16),
         truth="keypoints",
         frames="frames with 8 or more labelled joints",
         min_joints=8,
         pooling="points",
         pck_thresholds=(0.05, 0.1),
         pck_normaliser="joints_box",
-        metrics=("pa_mpjpe", "mpjpe", "pck", *_TEMPORAL),
+        metrics=("pa_mpjpe", "mpjpe", "pck", *_TEMPORAL, "foot_sliding", "target_foot_sliding"),
     ),
 )
 

@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Float64
-from torch import Tensor
 
+from extpose.pooling import Sums, bootstrap_interval, draw_sequences, pooled_means
 from extpose.protocol import METRICS, Pooling, Protocol, Unit
 from extpose.scoring import ClipScores
-
-_DRAWS_AT_ONCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,38 +82,8 @@ class ProtocolResult:
 
 
 @dataclass
-class _Sums:
-    """Running sums of one metric of one sequence, by row means and by columns."""
-
-    rows: float = 0.0
-    num_rows: int = 0
-    columns: Float64[np.ndarray, " c"] | float = 0.0
-    num_columns: Float64[np.ndarray, " c"] | float = 0.0
-
-    def add(self, values: Tensor) -> None:
-        array = values.double().cpu().numpy()
-        labelled = ~np.isnan(array)
-        filled, counts = np.where(labelled, array, 0), labelled.sum(1)
-        self.rows += float((filled.sum(1) / np.maximum(counts, 1)).sum())
-        self.num_rows += int((counts > 0).sum())
-        self.columns = self.columns + filled.sum(0)
-        self.num_columns = self.num_columns + labelled.sum(0)
-
-    def pooled(self, pooling: Pooling) -> tuple[np.ndarray, np.ndarray]:
-        """Sums and counts, one column for each thing that is averaged by itself."""
-        if pooling == "keypoints":
-            return np.atleast_1d(self.columns), np.atleast_1d(self.num_columns)
-        if pooling == "points":
-            return np.array([np.sum(self.columns)]), np.array([np.sum(self.num_columns)])
-        if pooling == "frames":
-            return np.array([self.rows]), np.array([float(self.num_rows)])
-        is_there = self.num_rows > 0
-        return np.array([self.rows / max(self.num_rows, 1)]), np.array([float(is_there)])
-
-
-@dataclass
 class _Sequence:
-    sums: dict[str, _Sums]
+    sums: dict[str, Sums]
     num_clips: int = 0
     num_frames: int = 0
 
@@ -134,7 +101,7 @@ def summarise(
     num_frames = 0
     for clip in scores:
         name = clip.sequence if protocol.resample == "sequence" else clip.key
-        sequence = sequences.setdefault(name, _Sequence({n: _Sums() for n in clip.values}))
+        sequence = sequences.setdefault(name, _Sequence({n: Sums() for n in clip.values}))
         for metric, values in clip.values.items():
             sequence.sums[metric].add(values)
         sequence.num_clips += 1
@@ -145,7 +112,7 @@ def summarise(
             left_out[reason] = left_out.get(reason, 0) + count
     order = sorted(sequences)
     rows = [sequences[name] for name in order]
-    draws = _draw(len(rows), bootstrap, seed)
+    draws = draw_sequences(len(rows), bootstrap, seed)
     return ProtocolResult(
         protocol=protocol,
         stand_in=tuple(stand_in),
@@ -223,15 +190,9 @@ def _result(name: str, rows: list[_Sequence], pooling: Pooling, draws: np.ndarra
         pairs = [row.sums[name].pooled(pooling) for row in rows]
         sums, counts = (np.stack(part).astype(float) for part in zip(*pairs, strict=True))
         count = sum(row.sums[name].num_rows for row in rows)
-        value = _finite(_mean(np.ones((1, len(rows))), sums, counts)[0])
+        value = _finite(pooled_means(np.ones((1, len(rows))), sums, counts)[0])
         if value is not None and len(draws):
-            found = np.concatenate(
-                [
-                    _mean(draws[i : i + _DRAWS_AT_ONCE].astype(float), sums, counts)
-                    for i in range(0, len(draws), _DRAWS_AT_ONCE)
-                ]
-            )
-            low, high = (_finite(v) for v in np.nanpercentile(found, [2.5, 97.5]))
+            low, high = map(_finite, bootstrap_interval(draws, sums, counts))
     label = unit.label if not name.startswith("pck@") else name.upper()
     return MetricResult(
         name=name,
@@ -245,32 +206,11 @@ def _result(name: str, rows: list[_Sequence], pooling: Pooling, draws: np.ndarra
     )
 
 
-def _draw(num_sequences: int, bootstrap: int, seed: int) -> np.ndarray:
-    """How often each sequence is drawn (b s); the same for all metrics."""
-    if num_sequences < 2 or bootstrap < 1:
-        return np.zeros((0, num_sequences), np.int64)
-    shares = np.full(num_sequences, 1 / num_sequences)
-    return np.random.default_rng(seed).multinomial(num_sequences, shares, size=bootstrap)
-
-
-def _mean(
-    weights: Float64[np.ndarray, "b s"],
-    sums: Float64[np.ndarray, "s c"],
-    counts: Float64[np.ndarray, "s c"],
-) -> Float64[np.ndarray, " b"]:
-    """Mean of each column, then over the columns that have something."""
-    totals, divisors = weights @ sums, weights @ counts
-    has = divisors > 0
-    means = np.where(has, totals / np.where(has, divisors, 1), 0)
-    num = has.sum(1)
-    return np.where(num > 0, means.sum(1) / np.maximum(num, 1), np.nan)
-
-
 def _sequence_row(name: str, sequence: _Sequence, protocol: Protocol) -> SequenceRow:
     values: dict[str, float | None] = {}
     for metric, sums in sequence.sums.items():
         pooled = [part[None].astype(float) for part in sums.pooled(protocol.pooling)]
-        values[metric] = _finite(_mean(np.ones((1, 1)), *pooled)[0])
+        values[metric] = _finite(pooled_means(np.ones((1, 1)), *pooled)[0])
     return SequenceRow(
         sequence=name,
         num_clips=sequence.num_clips,

@@ -23,12 +23,13 @@ from extpose.inference import Network, predict_clip
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.model.weights import load_model
 from extpose.motion import join_motion, mirror_output
-from extpose.posed import JointReader, load_reader, read_truth
+from extpose.posed import JointReader, load_reader
 from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
 from extpose.protocol import Protocol
 from extpose.protocols import PROTOCOLS
 from extpose.schema import BodyName, Clip, Gender
 from extpose.scoring import ClipScores, score_clip
+from extpose.truth import read_truth
 
 FREE_PROTOCOL: dict[BodyName, str] = {"smpl": "free-body", "mano": "free-hand"}
 
@@ -133,7 +134,7 @@ class ShardScorer:
             output,
             rotations=found.rotations(),
             project=to_pixels,
-            has_feet=self.config.static_camera,
+            is_still=self.config.static_camera,
         )
         gender = clip.meta.gender if protocol.gendered else "neutral"
         truth = read_truth(
@@ -141,7 +142,7 @@ class ShardScorer:
             targets,
             bbox_xyxy=clip.bbox_xyxy,
             is_detected=clip.is_detected,
-            has_feet=self.config.static_camera,
+            is_still=self.config.static_camera,
         )
         return score_clip(
             protocol,

@@ -1,20 +1,14 @@
 """Metrics against scipy, by hand, and by what must not change them."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from extpose.metrics import (
-    acceleration_error,
-    jitter,
-    mpjpe,
-    mpvpe,
-    pa_mpjpe,
-    pa_mpvpe,
-    pck,
-)
+from extpose.metrics import aligned_errors, mpjae, mpjpe, mpvpe, pa_mpjpe, pa_mpvpe, pck
+from extpose.temporal import acceleration_error, acceleration_errors, foot_sliding, jitter
 
 seeds = st.integers(0, 10_000)
 
@@ -132,3 +126,54 @@ def test_batches_equal_their_clips():
         for i in range(3):
             one = metric(found[i], target[i], valid=valid[i])
             torch.testing.assert_close(whole[i], one, equal_nan=True)
+
+
+def test_points_without_a_label_neither_align_nor_count():
+    found, target = points(0, 3, 17, 3), points(1, 3, 17, 3)
+    labelled = torch.tensor(np.random.default_rng(2).random((3, 17)) > 0.3)
+    found[~labelled], target[~labelled] = torch.nan, 1e9
+    errors = aligned_errors(found, target, has_point=labelled)
+    assert torch.equal(errors.isnan(), ~labelled)
+    for i in range(3):
+        keep = labelled[i]
+        alone = aligned_errors(found[i, keep], target[i, keep])
+        torch.testing.assert_close(errors[i, keep], alone)
+    jumps = acceleration_errors(found, target, has_point=labelled)
+    assert torch.equal(jumps.isnan()[0], ~labelled.all(0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_reflections_are_a_choice(seed):
+    target = points(seed, 1, 21, 3)
+    mirrored = 0.7 * target * torch.tensor([1.0, -1, 1]) @ rotation(seed).T + 3
+    assert pa_mpjpe(mirrored, target, reflection=True) < 1e-6
+    assert pa_mpjpe(mirrored, target) > 0.05
+    other = points(seed + 1, 1, 21, 3)
+    allowed = pa_mpjpe(other, target, reflection=True)
+    square = aligned_errors(other, target, reflection=True).square().sum()
+    assert square <= aligned_errors(other, target).square().sum() + 1e-9
+    assert allowed >= 0
+
+
+def test_mpjae_by_hand_down_to_small_angles():
+    angles = torch.tensor([0.0, 1e-7, 1e-3, 90.0, 180.0]).double()
+    turns = torch.from_numpy(
+        Rotation.from_euler("y", angles.numpy()[:, None], degrees=True).as_matrix()
+    )
+    found = mpjae(turns[None], torch.eye(3).double().expand(1, 5, 3, 3))
+    assert (found - angles).abs().max() < 1e-6
+
+
+def test_only_standing_feet_can_slide():
+    target = torch.zeros(4, 2, 3)
+    target[:, 1, 0] = torch.arange(4) * 0.02  # the second foot walks
+    found = torch.zeros(4, 2, 3)
+    found[:, :, 2] = torch.tensor([0, 0.003, 0.003, 0.009])[:, None]
+    sliding = foot_sliding(found, target, threshold=0.01)
+    assert sliding[:, 1].isnan().all()
+    assert sliding[:, 0].tolist() == pytest.approx([0.003, 0, 0.006])
+    valid = torch.tensor([True, True, False, True])
+    assert foot_sliding(found, target, threshold=0.01, valid=valid)[:, 0].isnan().tolist() == [
+        False, True, True,
+    ]  # fmt: skip
