@@ -20,12 +20,16 @@ from extpose.pickles import read_pickle
 NUM_BETAS = 10
 BODY_OF_JOINTS = {24: "smpl", 16: "mano"}
 
-SMPL_FACE_VERTICES = {
-    "nose": 332, "left_eye": 2800, "right_eye": 6260, "left_ear": 583, "right_ear": 4071,
+SMPL_POINT_VERTICES = {
+    "nose": 332, "right_eye": 6260, "left_eye": 2800, "right_ear": 4071, "left_ear": 583,
+    "left_big_toe": 3216, "left_small_toe": 3226, "left_heel": 3387,
+    "right_big_toe": 6617, "right_small_toe": 6624, "right_heel": 6787,
 }  # fmt: skip
-"""Vertices of the face in SMPL's mesh, in COCO's order."""
-SMPL_COCO_JOINTS = (16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8)
-"""SMPL's joints for COCO's shoulders, elbows, wrists, hips, knees and ankles, left then right."""
+"""Vertices of face and feet in SMPL's mesh, in the order of smplx."""
+SMPL_TO_OPENPOSE = (
+    24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34
+)  # fmt: skip
+"""SMPL's 24 joints and 11 points of the surface in OpenPose's order of 25 (HMR2.0)."""
 MANO_TIP_VERTICES = (744, 320, 443, 554, 671)
 """Finger tips in MANO's mesh: thumb, index, middle, ring, little."""
 MANO_TO_OPENPOSE = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
@@ -45,8 +49,10 @@ class BodyArrays:
     parents: tuple[int, ...]
     """Parent of each joint, before its child; -1 at the root."""
     faces: Int64[np.ndarray, "f 3"]
-    keypoint_regressor: Float32[np.ndarray, "k v"] | None
-    """Rows for COCO-17 (`J_regressor_coco`); None where the file has none."""
+    coco_regressor: Float32[np.ndarray, "17 v"] | None
+    """COCO's keypoints from the surface (`J_regressor_coco`); None where the file has none."""
+    extra_regressor: Float32[np.ndarray, "19 v"] | None
+    """HMR2.0's extra joints (`J_regressor_extra`, or `SMPL_to_J19.pkl`); None: not known."""
 
 
 def read_body_file(path: Path) -> BodyArrays:
@@ -70,6 +76,7 @@ def read_body_file(path: Path) -> BodyArrays:
         "J_regressor": (num_joints, num_vertices),
         "weights": (num_vertices, num_joints),
         "J_regressor_coco": (17, num_vertices),
+        "J_regressor_extra": (19, num_vertices),
     }
     arrays = {
         name: _read_floats(path, name, fields[name], shape)
@@ -84,8 +91,21 @@ def read_body_file(path: Path) -> BodyArrays:
         weights=arrays["weights"],
         parents=_read_parents(path, np.asarray(fields["kintree_table"])),
         faces=_read_faces(path, np.asarray(fields["f"]), num_vertices),
-        keypoint_regressor=arrays.get("J_regressor_coco"),
+        coco_regressor=arrays.get("J_regressor_coco"),
+        extra_regressor=arrays.get("J_regressor_extra"),
     )
+
+
+def read_regressor(path: Path, num_vertices: int, *, rows: int) -> Float32[np.ndarray, "k v"]:
+    """A joint regressor by itself: `.npy`, or a pickle of an array (HMR2.0's `SMPL_to_J19.pkl`).
+
+    Raises `AssetError` that names the file and both shapes.
+    """
+    try:
+        value = np.load(path, allow_pickle=False) if path.suffix == ".npy" else read_pickle(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise AssetError(f"{path}: not a readable array ({error})") from error
+    return _read_floats(path, "regressor", value, (rows, num_vertices))
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -4,13 +4,13 @@ Read `BodyModel.forward` top to bottom: shape -> joints -> correctives -> chain 
 path serves SMPL, MANO and the free body and hand of `extpose/free/`.
 
 Axes    *b any leading axes   v vertices   j rotations without the root (23 SMPL, 15 MANO)
-        n joints = j + 1   k keypoints (COCO-17, or 21 of the hand in OpenPose's order)
+        n joints = j + 1   k keypoints (`body44`, or `hand21` in OpenPose's order)
 Units   metres; rotations are matrices relative to the parent joint, absolute for MANO (no mean
         pose is added); the model's own frame has y up, faces +z, the person's left is +x
 Source  Loper et al., SMPL (2015), Eq. 2-10; Romero et al., MANO (2017)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +24,25 @@ from extpose.body_file import (
     BODY_OF_JOINTS,
     MANO_TIP_VERTICES,
     MANO_TO_OPENPOSE,
-    SMPL_COCO_JOINTS,
-    SMPL_FACE_VERTICES,
+    SMPL_POINT_VERTICES,
+    SMPL_TO_OPENPOSE,
     BodyArrays,
     read_body_file,
+    read_regressor,
 )
 from extpose.errors import AssetError
-from extpose.schema import BodyName, KeypointSet
+from extpose.keypoints import COCO17_OF_BODY44, EXTRA19, NUM_KEYPOINTS, KeypointSet
+from extpose.schema import TARGET_SET, BodyName
 
 _FREE = Path(__file__).parent / "free"
 FREE_FILES: dict[str, Path] = {"smpl": _FREE / "free_body.npz", "mano": _FREE / "free_hand.npz"}
 
 
 _KEYPOINT_VERTICES: dict[str, tuple[int, ...]] = {
-    "smpl": tuple(SMPL_FACE_VERTICES.values()),
+    "smpl": tuple(SMPL_POINT_VERTICES.values()),
     "mano": tuple(MANO_TIP_VERTICES),
 }
-"""Keypoints that are vertices, where a file has no keypoint regressor."""
+"""Keypoints that are vertices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class BodyOutput:
     joints: Float[Tensor, "*b n 3"]
     """The posed joints of the kinematic chain, root first."""
     keypoints: Float[Tensor, "*b k 3"]
+    """Of the set `BodyModel.keypoint_set`; zero where `BodyModel.has_keypoint` is False."""
 
 
 class BodyModel(nn.Module):
@@ -66,7 +69,9 @@ class BodyModel(nn.Module):
     joints_template: Tensor
     joint_shapedirs: Tensor
     posedirs: Tensor | None
-    keypoint_regressor: Tensor | None
+    coco_regressor: Tensor | None
+    extra_regressor: Tensor | None
+    has_keypoint: Tensor
     folded_weights: Tensor
     folded_template: Tensor
     folded_shapedirs: Tensor
@@ -75,7 +80,7 @@ class BodyModel(nn.Module):
     def __init__(self, arrays: BodyArrays) -> None:
         super().__init__()
         self.body: BodyName = "smpl" if BODY_OF_JOINTS[len(arrays.parents)] == "smpl" else "mano"
-        self.keypoint_set: KeypointSet = "coco17" if self.body == "smpl" else "hand21"
+        self.keypoint_set: KeypointSet = TARGET_SET[self.body]
         self.parents = arrays.parents
         self.num_rotations = len(arrays.parents) - 1
         regressor = torch.from_numpy(arrays.J_regressor).double()
@@ -91,7 +96,9 @@ class BodyModel(nn.Module):
             "joints_template": joints,
             "joint_shapedirs": joint_dirs,
             "posedirs": _to_tensor(arrays.posedirs),
-            "keypoint_regressor": _to_tensor(arrays.keypoint_regressor),
+            "coco_regressor": _to_tensor(arrays.coco_regressor),
+            "extra_regressor": _to_tensor(arrays.extra_regressor),
+            "has_keypoint": _find_known(arrays, self.keypoint_set),
         }
         for name, value in (buffers | _fold_keypoints(arrays)).items():
             self.register_buffer(name, value, persistent=False)
@@ -123,10 +130,10 @@ class BodyModel(nn.Module):
         vertices = skin(shaped, rest_joints, turned, joints, weights=self.lbs_weights)
         if transl is not None:
             vertices, joints = vertices + transl[..., None, :], joints + transl[..., None, :]
-        if self.keypoint_regressor is not None:
-            points = einsum(self.keypoint_regressor, vertices, "k v, ... v c -> ... k c")
-        else:
-            points = vertices[..., list(_KEYPOINT_VERTICES[self.body]), :]
+        points = vertices[..., list(_KEYPOINT_VERTICES[self.body]), :]
+        if self.extra_regressor is not None:
+            extra = einsum(self.extra_regressor, vertices, "k v, ... v c -> ... k c")
+            points = torch.cat([points, extra], -2)
         keypoints = self._order_keypoints(points, joints)
         return BodyOutput(vertices=vertices, joints=joints, keypoints=keypoints)
 
@@ -162,28 +169,53 @@ class BodyModel(nn.Module):
     def _order_keypoints(
         self, points: Float[Tensor, "*b m 3"], joints: Float[Tensor, "*b n 3"]
     ) -> Float[Tensor, "*b k 3"]:
-        """`points` of the surface, and where these are not all keypoints the joints too."""
-        if self.keypoint_regressor is not None:
-            return points
+        """`points` of the surface and the joints, in the order of `keypoint_set`."""
         if self.body == "mano":
             return torch.cat([joints, points], -2)[..., MANO_TO_OPENPOSE, :]
-        return torch.cat([points, joints[..., SMPL_COCO_JOINTS, :]], -2)
+        num_vertices = len(SMPL_POINT_VERTICES)
+        named, extra = points[..., :num_vertices, :], points[..., num_vertices:, :]
+        if self.extra_regressor is None:
+            extra = points.new_zeros(*points.shape[:-2], len(EXTRA19), 3)
+        openpose = torch.cat([joints, named], -2)[..., SMPL_TO_OPENPOSE, :]
+        return torch.cat([openpose, extra], -2)
 
 
-def load_body_model(path: Path | None = None, body: BodyName = "smpl") -> BodyModel:
+def find_evidence(output: BodyOutput, model: BodyModel) -> Float[Tensor, "*b k 3"]:
+    """What a 2D detector looks for: COCO's 17 keypoints of a body, the 21 of a hand.
+
+    COCO's are read off the surface where the file says how (`J_regressor_coco`; the free body
+    does), else they are those of the 44 that have the same names, which is HMR2.0's rule.
+    """
+    if model.body == "mano":
+        return output.keypoints
+    if model.coco_regressor is not None:
+        return einsum(model.coco_regressor, output.vertices, "k v, ... v c -> ... k c")
+    return output.keypoints[..., COCO17_OF_BODY44, :]
+
+
+def load_body_model(
+    path: Path | None = None, body: BodyName = "smpl", *, extra_regressor: Path | None = None
+) -> BodyModel:
     """A body model from an SMPL or MANO file (`.pkl` or `.npz`); the free one without `path`.
 
-    Raises `AssetError` where the file is missing, broken, or of the other body.
+    An SMPL file knows 25 of the 44 keypoints; `extra_regressor`, HMR2.0's `SMPL_to_J19.pkl` (or
+    such an array as `.npy`), gives the rest.
+
+    Raises `AssetError` where a file is missing, broken, or of the other body.
     """
     file = FREE_FILES[body] if path is None else path
-    model = BodyModel(read_body_file(file))
+    arrays = read_body_file(file)
+    if extra_regressor is not None:
+        rows = read_regressor(extra_regressor, len(arrays.v_template), rows=len(EXTRA19))
+        arrays = replace(arrays, extra_regressor=rows)
+    model = BodyModel(arrays)
     if model.body != body:
         raise AssetError(
             f"{file}: holds a {model.body} model ({model.num_rotations} rotations), "
             f"asked for {body}"
         )
-    needed = max(SMPL_FACE_VERTICES.values() if body == "smpl" else MANO_TIP_VERTICES)
-    if model.keypoint_regressor is None and len(model.v_template) <= needed:
+    needed = max(_KEYPOINT_VERTICES[body])
+    if len(model.v_template) <= needed:
         raise AssetError(
             f"{file}: v_template has {len(model.v_template)} vertices, the keypoints of {body} "
             f"need vertex {needed}"
@@ -232,12 +264,11 @@ def skin(
 def _fold_keypoints(arrays: BodyArrays) -> dict[str, Tensor | None]:
     """Regressor times skinning weights, and their products with what skinning is applied to."""
     num_vertices = len(arrays.v_template)
-    if arrays.keypoint_regressor is not None:
-        regressor = torch.from_numpy(arrays.keypoint_regressor).double()
-    else:
-        vertices = torch.tensor(_KEYPOINT_VERTICES[BODY_OF_JOINTS[len(arrays.parents)]])
-        # A file that is too small for these is refused by `load_body_model`.
-        regressor = F.one_hot(vertices.clamp_max(num_vertices - 1), num_vertices).double()
+    vertices = torch.tensor(_KEYPOINT_VERTICES[BODY_OF_JOINTS[len(arrays.parents)]])
+    # A file that is too small for these is refused by `load_body_model`.
+    regressor = F.one_hot(vertices.clamp_max(num_vertices - 1), num_vertices).double()
+    if arrays.extra_regressor is not None:
+        regressor = torch.cat([regressor, _double(arrays.extra_regressor)])
     weights = torch.from_numpy(arrays.weights).double()
     folded = einsum(regressor, weights, "k v, v n -> k n v")
     fold = {
@@ -251,6 +282,14 @@ def _fold_keypoints(arrays: BodyArrays) -> dict[str, Tensor | None]:
         posedirs = einsum(folded, _double(arrays.posedirs), "k n v, v c p -> k n c p")
         tensors["folded_posedirs"] = posedirs.float()
     return tensors
+
+
+def _find_known(arrays: BodyArrays, keypoint_set: KeypointSet) -> Tensor:
+    """Which keypoints the arrays give; all but the extra joints of a body without regressor."""
+    known = torch.ones(NUM_KEYPOINTS[keypoint_set], dtype=torch.bool)
+    if keypoint_set == "body44" and arrays.extra_regressor is None:
+        known[-len(EXTRA19) :] = False
+    return known
 
 
 def _double(array: np.ndarray) -> Tensor:

@@ -5,7 +5,8 @@ The same in prose, for people who write shards with other tools: `docs/data.md`.
 One WebDataset sample is one *clip*: one tracked person or hand over `t` consecutive frames.
 This module and nothing else defines it. It imports no torch, so Ray CPU workers stay small.
 
-Axes        t frames    k keypoints    j joint rotations without the root    h w pixels
+Axes        t frames    k keypoints of the evidence    p keypoints of the labels (`TARGET_SET`)
+            j joint rotations without the root    v vertices    h w pixels
 Units       pixels, metres, radians (axis-angle), seconds
 Pixels      OpenCV's: (0, 0) is the *centre* of the top left pixel
 Camera      OpenCV's: x right, y down, z forward
@@ -19,16 +20,19 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-SCHEMA_VERSION = 1
+from extpose.keypoints import KeypointSet
+
+SCHEMA_VERSION = 2
 MAX_CLIP_FRAMES = 64
 
 BodyName = Literal["smpl", "mano"]
-KeypointSet = Literal["coco17", "hand21"]
 Split = Literal["train", "val", "test"]
+Gender = Literal["neutral", "male", "female"]
 
-NUM_KEYPOINTS: dict[str, int] = {"coco17": 17, "hand21": 21}
 NUM_ROTATIONS: dict[str, int] = {"smpl": 23, "mano": 15}
 """Joint rotations besides the root."""
+TARGET_SET: dict[str, KeypointSet] = {"smpl": "body44", "mano": "hand21"}
+"""What the keypoints of `ClipTargets` are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,10 @@ class ClipMeta:
     body: BodyName
     is_right: bool | None
     """Hands only."""
+    gender: Gender
+    """Of the body model that the parameters in `targets` belong to."""
     keypoint_set: KeypointSet
+    """Of the 2D evidence: `coco17` or `hand21`."""
     crop_size: int
     """Side of the stored RGB crops and of the network's crop times the margin, pixels."""
     skeleton_size: int
@@ -68,12 +75,17 @@ class ClipTargets:
     """One shape for the clip."""
     transl: Float32[np.ndarray, "t 3"]
     """`vertices_cam = body(global_orient, pose, betas) + transl` (smplx convention)."""
-    keypoints_2d: Float32[np.ndarray, "t k 3"]
+    keypoints_2d: Float32[np.ndarray, "t p 3"]
     """x y in source pixels, and 1 where it is labelled (0: not)."""
-    keypoints_3d: Float32[np.ndarray, "t k 4"]
-    """x y z in metres in the camera frame, and 1 where it is labelled (0: not)."""
+    keypoints_3d: Float32[np.ndarray, "t p 4"]
+    """x y z in metres along the camera's axes, and 1 where it is labelled (0: not). The origin is
+    the camera, or the root keypoint where the data set knows no more."""
     has_pose: Bool[np.ndarray, " t"]
     has_betas: Bool[np.ndarray, ""]
+    is_visible: Bool[np.ndarray, "t p"] | None = None
+    """Whether a keypoint can be seen in the picture; None: nobody has said."""
+    vertices: Float32[np.ndarray, "t v 3"] | None = None
+    """The mesh in the frame of `keypoints_3d`, where a data set gives it besides parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)

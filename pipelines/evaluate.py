@@ -120,7 +120,6 @@ def clip_errors(clip: Clip, prediction: FramePrediction, body: BodyModel) -> Seq
         clip.targets,
         plain_view(clip).augmentation,
         body=clip.meta.body,
-        keypoint_set=clip.meta.keypoint_set,
     )
     betas = prediction.betas.mean(0, keepdim=True).expand(clip.num_frames, 10)
     with torch.inference_mode():

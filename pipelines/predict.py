@@ -19,7 +19,7 @@ import torch
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from extpose.body_model import load_body_model
+from extpose.body_model import find_evidence, load_body_model
 from extpose.config import PredictConfig
 from extpose.data.clip import make_video_id
 from extpose.detect.movenet import PersonDetector
@@ -184,7 +184,7 @@ def _row(motion: Motion, network: Network) -> tuple[str, ...]:
     for start in range(0, len(motion.frame), POSE_FRAMES):
         posed = motion.posed(network.body, start, start + POSE_FRAMES)
         joints.append(posed.joints - posed.joints[:, :1])
-        projected = posed.keypoints.numpy() @ motion.intrinsics.T
+        projected = find_evidence(posed, network.body).numpy() @ motion.intrinsics.T
         points.append(projected[..., :2] / projected[..., 2:])
     seen = motion.keypoints_2d[..., 2] > SURE
     errors = np.linalg.norm(np.concatenate(points) - motion.keypoints_2d[..., :2], axis=-1)[seen]

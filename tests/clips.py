@@ -7,7 +7,8 @@ import numpy as np
 from extpose.config import CropConfig, SkeletonConfig
 from extpose.data.clip import ClipOrigin, make_clip
 from extpose.detect.people import Track
-from extpose.schema import NUM_KEYPOINTS, NUM_ROTATIONS, Clip, ClipTargets
+from extpose.keypoints import NUM_KEYPOINTS
+from extpose.schema import NUM_ROTATIONS, TARGET_SET, Clip, ClipTargets
 
 CROP = CropConfig(size=64, margin=1.5)
 SKELETON = SkeletonConfig()
@@ -42,7 +43,7 @@ def random_frames(seed: int, num_frames: int) -> Iterator[np.ndarray]:
 def random_targets(seed: int, num_frames: int, body: str = "smpl") -> ClipTargets:
     """Labels without a meaning."""
     rng = np.random.default_rng(seed)
-    k = NUM_KEYPOINTS["coco17" if body == "smpl" else "hand21"]
+    k = NUM_KEYPOINTS[TARGET_SET[body]]
 
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
@@ -57,6 +58,8 @@ def random_targets(seed: int, num_frames: int, body: str = "smpl") -> ClipTarget
         keypoints_3d=np.concatenate([normal(num_frames, k, 3), ones], -1),
         has_pose=np.ones(num_frames, bool),
         has_betas=np.array(True),
+        is_visible=rng.random((num_frames, k)) > 0.5 if seed % 2 else None,
+        vertices=normal(num_frames, 7, 3) if seed % 2 else None,
     )
 
 

@@ -3,10 +3,11 @@
 import cv2
 import numpy as np
 
+from extpose.keypoints import NUM_KEYPOINTS
 from extpose.schema import (
-    NUM_KEYPOINTS,
     NUM_ROTATIONS,
     SCHEMA_VERSION,
+    TARGET_SET,
     BodyName,
     Clip,
     ClipMeta,
@@ -21,7 +22,7 @@ def _encode(image: np.ndarray, suffix: str) -> bytes:
 
 
 def _targets(rng: np.random.Generator, num_frames: int, body: BodyName) -> ClipTargets:
-    num_keypoints = NUM_KEYPOINTS["coco17" if body == "smpl" else "hand21"]
+    num_keypoints = NUM_KEYPOINTS[TARGET_SET[body]]
 
     def normal(*shape: int, scale: float) -> np.ndarray:
         return rng.normal(0, scale, shape).astype(np.float32)
@@ -74,6 +75,7 @@ def synthetic_clip(
             image_size=(480, 640),
             body=body,
             is_right=True if body == "mano" else None,
+            gender="neutral",
             keypoint_set=keypoint_set,
             crop_size=crop_size,
             skeleton_size=skeleton_size,

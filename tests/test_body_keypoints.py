@@ -16,7 +16,7 @@ def test_equal_those_of_the_mesh(num_joints: int, has_regressor: bool, has_corre
     rng = np.random.default_rng(0)
     v, j = 6900 if num_joints == 24 else 800, num_joints - 1
     weights = rng.random((v, num_joints)).astype(np.float32)
-    regressor = rng.random((17, v)).astype(np.float32)
+    regressor = rng.random((19, v)).astype(np.float32)
     model = BodyModel(
         BodyArrays(
             v_template=rng.normal(size=(v, 3)).astype(np.float32),
@@ -28,9 +28,8 @@ def test_equal_those_of_the_mesh(num_joints: int, has_regressor: bool, has_corre
             weights=weights / weights.sum(1, keepdims=True),
             parents=(-1, *range(j)),
             faces=np.zeros((1, 3), np.int64),
-            keypoint_regressor=regressor / regressor.sum(1, keepdims=True)
-            if has_regressor
-            else None,
+            coco_regressor=None,
+            extra_regressor=regressor / regressor.sum(1, keepdims=True) if has_regressor else None,
         )
     )
     torch.manual_seed(0)

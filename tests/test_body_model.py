@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from extpose.body_file import MANO_TO_OPENPOSE, SMPL_COCO_JOINTS, read_body_file
-from extpose.body_model import FREE_FILES, BodyModel, BodyOutput, load_body_model
+from extpose.body_file import MANO_TO_OPENPOSE, read_body_file
+from extpose.body_model import FREE_FILES, BodyModel, BodyOutput, find_evidence, load_body_model
 from extpose.errors import AssetError
+from extpose.keypoints import COCO17_OF_BODY44, KEYPOINT_NAMES
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import BodyName
 from tests.reference_recipe import uniform
@@ -40,6 +41,14 @@ def synthetic_body(num_vertices: int = 6890) -> dict[str, np.ndarray]:
         "kintree_table": np.array([SMPL_PARENTS, joints]),
         "f": np.stack([(corner + i) % num_vertices for i in range(3)], 1),
     }
+
+
+def synthetic_regressor(num_vertices: int = 6890) -> np.ndarray:
+    """Stands for `SMPL_to_J19.pkl`: each joint between two vertices."""
+    regressor, joints = np.zeros((19, num_vertices), np.float32), np.arange(19)
+    for offset, share in ((11, 0.25), (1200, 0.75)):
+        regressor[joints, (joints * 353 + offset) % num_vertices] += share
+    return regressor
 
 
 def small_file(tmp_path: Path, **changes: Any) -> Path:
@@ -108,13 +117,29 @@ def test_stored_numbers_with_pose_correctives(tmp_path: Path) -> None:
     path = tmp_path / "body.pkl"
     path.write_bytes(pickle.dumps(synthetic_body(), protocol=2))
     rotations = torch.from_numpy(stored["rotmats"])
-    out = load_body_model(path)(rotations[:, 0], rotations[:, 1:], torch.tensor(stored["betas"]))
+    extra = tmp_path / "J19.npy"
+    np.save(extra, synthetic_regressor())
+    model = load_body_model(path, extra_regressor=extra)
+    out = model(rotations[:, 0], rotations[:, 1:], torch.tensor(stored["betas"]))
     vertices = out.vertices[:, stored["vertex_ids"]].numpy()
     np.testing.assert_allclose(vertices, stored["vertices"], atol=1e-6)
     np.testing.assert_allclose(out.joints.numpy(), stored["joints"], atol=1e-6)
-    face = out.vertices[:, [332, 2800, 6260, 583, 4071]]
-    limbs = out.joints[:, SMPL_COCO_JOINTS]
-    torch.testing.assert_close(out.keypoints, torch.cat([face, limbs], 1))
+    np.testing.assert_allclose(out.keypoints.numpy(), stored["joints44"], atol=1e-6)
+    assert model.has_keypoint.all()
+    # Without the regressor of the extra joints a file knows OpenPose's 25, and says so.
+    plain = load_body_model(path)
+    first = plain(rotations[:, 0], rotations[:, 1:], torch.tensor(stored["betas"])).keypoints
+    torch.testing.assert_close(first[:, :25], out.keypoints[:, :25])
+    assert plain.has_keypoint.sum() == 25
+    assert not first[:, 25:].any()
+
+
+def test_a_regressor_of_another_body_is_refused(tmp_path: Path) -> None:
+    extra = tmp_path / "J19.npy"
+    np.save(extra, synthetic_regressor(300))
+    wrong = r"J19.npy: regressor has shape \(19, 300\), expected \(19, 13718\)"
+    with pytest.raises(AssetError, match=wrong):
+        load_body_model(extra_regressor=extra)
 
 
 @pytest.mark.parametrize("body", ["smpl", "mano"])
@@ -122,7 +147,7 @@ def test_leading_axes_equal_a_loop(body: BodyName) -> None:
     model = load_body_model(body=body)
     args = random_pose(model, 2, 3)
     out = model(**args)
-    num_keypoints = 17 if body == "smpl" else 21
+    num_keypoints = 44 if body == "smpl" else 21
     assert out.vertices.shape == (2, 3, len(model.v_template), 3)
     assert out.joints.shape == (2, 3, model.num_rotations + 1, 3)
     assert out.keypoints.shape == (2, 3, num_keypoints, 3)
@@ -181,14 +206,23 @@ def test_the_free_body_stands_as_smpl_does(free_body: BodyModel) -> None:
         mirrored = out.joints[right] * torch.tensor([-1, 1, 1])
         assert out.joints[left, 0] > 0.02
         torch.testing.assert_close(out.joints[left], mirrored, atol=2e-3, rtol=0)
-    nose, left_eye, right_eye, left_ear, right_ear = out.keypoints[:5]
+    evidence = find_evidence(out, free_body)
+    nose, left_eye, right_eye, left_ear, right_ear = evidence[:5]
     assert nose[2] > left_ear[2] + 0.05  # it faces +z
     assert left_eye[0] > nose[0] > right_eye[0]
     assert left_ear[0] > left_eye[0]
     assert right_ear[0] < right_eye[0]
-    # COCO's limbs, by their regressor, lie near the joints, each on its own side.
-    limbs = out.joints[list(SMPL_COCO_JOINTS)]
-    assert (out.keypoints[5:] - limbs).norm(dim=-1).max() < 0.05
+    # COCO's keypoints, by their regressor, lie near those of the same names.
+    same = out.keypoints[list(COCO17_OF_BODY44)]
+    assert (evidence - same).norm(dim=-1).max() < 0.05
+    assert free_body.has_keypoint.all()
+    named = dict(zip(KEYPOINT_NAMES["body44"], out.keypoints, strict=True))
+    assert named["left_big_toe"][2] > named["left_heel"][2] + 0.1
+    assert named["lsp_head_top"][1] > named["h36m_head"][1] > named["h36m_jaw"][1]
+    for limb in ("ankle", "knee", "hip", "wrist", "elbow", "shoulder"):
+        for side in ("left", "right"):
+            away = named[f"lsp_{side}_{limb}"] - named[f"{side}_{limb}"]
+            assert away.norm() < 0.05
     feet, head = out.joints[[7, 8], 1], out.joints[15, 1]
     assert (feet < -0.9).all()
     assert head > 0.3

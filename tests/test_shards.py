@@ -170,7 +170,7 @@ def test_truncation_is_seen_at_every_length(shard, tmp_path):
 
 
 META_FAULTS = {
-    "schema_version is 2, this code reads 1": {"schema_version": 2},
+    "schema_version is 1, this code reads 2": {"schema_version": 1},
     "unknown ['colour']": {"colour": 1},
     "missing ['fps']": {"fps": None},
     "track_id is 'x'": {"track_id": "x"},

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 from extpose.config import SkeletonConfig
 from extpose.data.skeleton import (
     COLORS,
-    FLIP_PAIRS,
-    KEYPOINT_NAMES,
     LIMBS,
     draw_skeleton,
     flip_keypoints,
 )
-from extpose.schema import NUM_KEYPOINTS
+from extpose.keypoints import FLIP_PAIRS, KEYPOINT_NAMES, NUM_KEYPOINTS
 
 CONFIG = SkeletonConfig()
 SETS = ("coco17", "hand21")

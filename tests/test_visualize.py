@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from extpose.body_model import load_body_model
+from extpose.body_model import find_evidence, load_body_model
 from extpose.errors import ShardError
 from extpose.schema import Clip
 from extpose.visualize import (
@@ -73,7 +73,7 @@ def test_the_persons_left_is_warm_and_on_the_viewers_right() -> None:
     eye = torch.eye(3)
     out = model(eye, eye.expand(23, 3, 3), torch.zeros(10))
     to_camera = np.array([1.0, -1, -1])  # y up, facing +z, seen from +z
-    points = out.keypoints.numpy() * to_camera + np.array([0, 0, 3.0])
+    points = find_evidence(out, model).numpy() * to_camera + np.array([0, 0, 3.0])
     uv = points @ K.T
     keypoints = np.c_[uv[:, :2] / uv[:, 2:], np.ones(17)]
     drawn = draw_keypoints(np.zeros_like(FRAME), keypoints, radius=4.0)

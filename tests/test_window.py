@@ -20,6 +20,7 @@ from extpose.data.clip import encode_jpeg, encode_png, redraw_skeleton
 from extpose.data.skeleton import COLORS, draw_skeleton
 from extpose.data.window import View, make_batch, network_boxes, plain_view, skeleton_keypoints
 from extpose.errors import ShardError
+from extpose.keypoints import COCO17_OF_BODY44
 from extpose.schema import Clip
 from tests.plain_clips import synthetic_clip
 
@@ -108,13 +109,15 @@ def test_a_mark_on_the_person_stays_under_its_keypoint(seed: int, size: int) -> 
         picture[..., channel] = np.rint(255 * dot)
     keypoints = np.zeros((1, 17, 3), np.float32)
     keypoints[0, 5], keypoints[0, 6] = (*img_points[0], 1), (*img_points[1], 1)
-    targets = replace(clip.targets, keypoints_2d=keypoints)
+    labelled = np.zeros((1, 44, 3), np.float32)
+    labelled[:, list(COCO17_OF_BODY44)] = keypoints
+    targets = replace(clip.targets, keypoints_2d=labelled)
     clip = replace(clip, rgb=(encode_jpeg(picture, 100),), keypoints_2d=keypoints, targets=targets)
     shown = view(clip, seed, color=0.0)
     batch = batch_of(clip, shown, num_frames=1, size=size)
     pixels = to_pixels(batch.rgb[0, 0]).astype(float)
     drawn = to_pixels(batch.skeleton[0, 0]).transpose(1, 2, 0)
-    labels = (batch.targets.keypoints_2d[0, 0, :, :2].numpy() + 0.5) * size
+    labels = (batch.targets.keypoints_2d[0, 0, list(COCO17_OF_BODY44), :2].numpy() + 0.5) * size
     joints = (6, 5) if shown.augmentation.is_flipped else (5, 6)
     for channel, joint in enumerate(joints):
         weight = np.where(pixels[channel] > 60, pixels[channel], 0)

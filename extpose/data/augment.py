@@ -18,8 +18,8 @@ from jaxtyping import Float32, Float64, Shaped
 from scipy.spatial.transform import Rotation
 
 from extpose.config import AugmentConfig
-from extpose.data.skeleton import FLIP_PAIRS
-from extpose.schema import BodyName, ClipTargets, KeypointSet
+from extpose.keypoints import FLIP_PAIRS
+from extpose.schema import TARGET_SET, BodyName, ClipTargets
 
 FLIP_JOINTS: dict[str, tuple[tuple[int, int], ...]] = {
     "smpl": ((0, 1), (3, 4), (6, 7), (9, 10), (12, 13), (15, 16), (17, 18), (19, 20), (21, 22)),
@@ -170,11 +170,7 @@ def swap_sides(
 
 
 def augment_targets(
-    targets: ClipTargets,
-    augmentation: Augmentation,
-    *,
-    body: BodyName,
-    keypoint_set: KeypointSet,
+    targets: ClipTargets, augmentation: Augmentation, *, body: BodyName
 ) -> ClipTargets:
     """The labels of the mirrored and rotated person.
 
@@ -183,22 +179,32 @@ def augment_targets(
     camera of its own (HMR2.0 likewise supervises root-relative points only).
     """
     if augmentation.is_flipped:
-        targets = flip_targets(targets, body=body, keypoint_set=keypoint_set)
+        targets = flip_targets(targets, body=body)
     if augmentation.rotation:
         targets = rotate_targets(targets, augmentation.rotation)
     return targets
 
 
-def flip_targets(targets: ClipTargets, *, body: BodyName, keypoint_set: KeypointSet) -> ClipTargets:
-    """Mirror x: rotations (y, z of the axis-angle change sign), 3D points, left and right."""
+def flip_targets(targets: ClipTargets, *, body: BodyName) -> ClipTargets:
+    """Mirror x: rotations (y, z of the axis-angle change sign), 3D points, left and right.
+
+    Stored vertices are left out for bodies: which vertex is which one's mirror image is not known.
+    """
     mirror = np.array([1, -1, -1], np.float32)
-    pairs = FLIP_PAIRS[keypoint_set]
+    pairs = FLIP_PAIRS[TARGET_SET[body]]
+    visible, vertices = targets.is_visible, targets.vertices
+    if visible is not None:
+        visible = swap_sides(visible[..., None], pairs)[..., 0]
+    if vertices is not None:
+        vertices = vertices * np.array([-1, 1, 1], np.float32) if body == "mano" else None
     return replace(
         targets,
         global_orient=targets.global_orient * mirror,
         pose=swap_sides(targets.pose, FLIP_JOINTS[body]) * mirror,
         keypoints_2d=swap_sides(targets.keypoints_2d, pairs),
         keypoints_3d=swap_sides(targets.keypoints_3d, pairs) * np.array([-1, 1, 1, 1], np.float32),
+        is_visible=visible,
+        vertices=vertices,
     )
 
 
@@ -206,6 +212,13 @@ def rotate_targets(targets: ClipTargets, rotation: float) -> ClipTargets:
     """Turn the root rotation and the 3D points about the camera's z axis."""
     turn = Rotation.from_rotvec([0.0, 0.0, rotation])
     orient = (turn * Rotation.from_rotvec(targets.global_orient)).as_rotvec()
+    matrix = turn.as_matrix().T.astype(np.float32)
     points = targets.keypoints_3d.copy()
-    points[..., :3] = points[..., :3] @ turn.as_matrix().T.astype(np.float32)
-    return replace(targets, global_orient=orient.astype(np.float32), keypoints_3d=points)
+    points[..., :3] = points[..., :3] @ matrix
+    vertices = None if targets.vertices is None else targets.vertices @ matrix
+    return replace(
+        targets,
+        global_orient=orient.astype(np.float32),
+        keypoints_3d=points,
+        vertices=vertices,
+    )

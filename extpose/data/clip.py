@@ -28,6 +28,7 @@ from extpose.data.crop import (
 )
 from extpose.data.skeleton import draw_skeleton
 from extpose.detect.people import Track
+from extpose.keypoints import KeypointSet
 from extpose.schema import (
     MAX_CLIP_FRAMES,
     SCHEMA_VERSION,
@@ -35,7 +36,7 @@ from extpose.schema import (
     Clip,
     ClipMeta,
     ClipTargets,
-    KeypointSet,
+    Gender,
     Split,
 )
 
@@ -57,6 +58,7 @@ class ClipOrigin:
     detector: str
     body: BodyName = "smpl"
     is_right: bool | None = None
+    gender: Gender = "neutral"
     keypoint_set: KeypointSet = "coco17"
 
 

@@ -2,7 +2,8 @@
 
 The only file that knows member names and encodings. The format in prose: `docs/data.md`.
 
-Axes    t frames   k keypoints   j joint rotations without the root
+Axes    t frames   k keypoints of the evidence   p keypoints of the labels   v vertices
+        j joint rotations without the root
 """
 
 import io
@@ -16,11 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from extpose.errors import ShardError
+from extpose.keypoints import NUM_KEYPOINTS
 from extpose.schema import (
     MAX_CLIP_FRAMES,
-    NUM_KEYPOINTS,
     NUM_ROTATIONS,
     SCHEMA_VERSION,
+    TARGET_SET,
     Clip,
     ClipMeta,
     ClipTargets,
@@ -40,16 +42,22 @@ _INPUTS: dict[str, tuple[type, tuple[int | str, ...]]] = {
 _OPTIONAL: dict[str, tuple[type, tuple[int | str, ...]]] = {
     "intrinsics": (np.float32, ("t", 3, 3)),
 }
+_OPTIONAL_TARGETS: dict[str, tuple[type, tuple[int | str, ...]]] = {
+    "target.is_visible": (np.bool_, ("t", "p")),
+    "target.vertices": (np.float32, ("t", "v", 3)),
+}
 _TARGETS: dict[str, tuple[type, tuple[int | str, ...]]] = {
     "target.global_orient": (np.float32, ("t", 3)),
     "target.pose": (np.float32, ("t", "j", 3)),
     "target.betas": (np.float32, (10,)),
     "target.transl": (np.float32, ("t", 3)),
-    "target.keypoints_2d": (np.float32, ("t", "k", 3)),
-    "target.keypoints_3d": (np.float32, ("t", "k", 4)),
+    "target.keypoints_2d": (np.float32, ("t", "p", 3)),
+    "target.keypoints_3d": (np.float32, ("t", "p", 4)),
     "target.has_pose": (np.bool_, ("t",)),
     "target.has_betas": (np.bool_, ()),
 }
+
+_ALL_TARGETS = _TARGETS | _OPTIONAL_TARGETS
 
 
 def member_names(num_frames: int) -> list[str]:
@@ -64,7 +72,8 @@ def encode_clip(clip: Clip) -> dict[str, bytes]:
     if clip.intrinsics is not None:
         arrays["intrinsics"] = clip.intrinsics
     if clip.targets is not None:
-        arrays |= {name: getattr(clip.targets, name.split(".")[1]) for name in _TARGETS}
+        named = {name: getattr(clip.targets, name.split(".")[1]) for name in _ALL_TARGETS}
+        arrays |= {name: value for name, value in named.items() if value is not None}
     meta = json.loads(json.dumps(asdict(clip.meta)))
     if len(clip.key) > MAX_KEY:
         raise ShardError(f"{clip.key}: key of {len(clip.key)} characters, at most {MAX_KEY}")
@@ -174,15 +183,21 @@ def _check_arrays(
 ) -> None:
     """Refuse other arrays, dtypes and shapes than the contract's, and values that mean nothing."""
     expected = dict(_INPUTS)
-    if "intrinsics" in arrays:
-        expected |= _OPTIONAL
     if any(name.startswith("target.") for name in arrays):
         expected |= _TARGETS
+    optional = _OPTIONAL | _OPTIONAL_TARGETS
+    expected |= {name: optional[name] for name in optional if name in arrays}
     if arrays.keys() != expected.keys():
         missing = sorted(expected.keys() - arrays.keys())
         unknown = sorted(arrays.keys() - expected.keys())
         raise ShardError(f"{where}: {ARRAYS}: missing {missing}, unknown {unknown}")
-    axes = {"t": num_frames, "k": NUM_KEYPOINTS[meta.keypoint_set], "j": NUM_ROTATIONS[meta.body]}
+    axes = {
+        "t": num_frames,
+        "k": NUM_KEYPOINTS[meta.keypoint_set],
+        "p": NUM_KEYPOINTS[TARGET_SET[meta.body]],
+        "j": NUM_ROTATIONS[meta.body],
+        "v": next(iter(arrays.get("target.vertices", np.empty(0)).shape[1:2]), 0),
+    }
     for name, (dtype, symbols) in expected.items():
         array = np.asarray(arrays[name])
         shape = tuple(axes[s] if isinstance(s, str) else s for s in symbols)

@@ -3,7 +3,8 @@
 Where a clip or a frame has no label, the values are neutral (zeros, identity rotations) and its
 `has_*` and confidences are 0.
 
-Axes    b clips   t frames   k keypoints   j joint rotations without the root
+Axes    b clips   t frames   k keypoints of the evidence   p keypoints of the labels
+        j joint rotations without the root
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from jaxtyping import Float32, Float64
 from extpose.batch import PoseParams, Targets
 from extpose.data.augment import Augmentation, augment_targets
 from extpose.data.crop import apply_affine, keypoints_to_crop
+from extpose.keypoints import NUM_KEYPOINTS
 from extpose.rotations import axis_angle_to_matrix
-from extpose.schema import NUM_KEYPOINTS, NUM_ROTATIONS, Clip, ClipTargets
+from extpose.schema import NUM_ROTATIONS, TARGET_SET, Clip, ClipTargets
 
 
 def make_targets(
@@ -31,21 +33,19 @@ def make_targets(
     """Collated labels of windows; `affines` take un-augmented crop pixels to augmented ones."""
     b, t = len(clips), num_frames
     j = NUM_ROTATIONS[clips[0].meta.body]
-    k = NUM_KEYPOINTS[clips[0].meta.keypoint_set]
+    p = NUM_KEYPOINTS[TARGET_SET[clips[0].meta.body]]
     global_orient, pose = np.zeros((b, t, 3), np.float32), np.zeros((b, t, j, 3), np.float32)
     betas, transl = np.zeros((b, 10), np.float32), np.zeros((b, t, 3), np.float32)
-    keypoints_2d = np.zeros((b, t, k, 3), np.float32)
-    keypoints_3d = np.zeros((b, t, k, 4), np.float32)
+    keypoints_2d = np.zeros((b, t, p, 3), np.float32)
+    keypoints_3d = np.zeros((b, t, p, 4), np.float32)
     has_pose, has_betas = np.zeros((b, t), bool), np.zeros(b, bool)
     for i, (clip, augmentation, affine) in enumerate(
         zip(clips, augmentations, affines, strict=True)
     ):
         if clip.targets is None:
             continue
-        n, meta = clip.num_frames, clip.meta
-        targets = augment_targets(
-            clip.targets, augmentation, body=meta.body, keypoint_set=meta.keypoint_set
-        )
+        n = clip.num_frames
+        targets = augment_targets(clip.targets, augmentation, body=clip.meta.body)
         global_orient[i, :n], pose[i, :n] = targets.global_orient, targets.pose
         betas[i], transl[i, :n] = targets.betas, targets.transl
         keypoints_2d[i, :n] = _normalised(targets, clip, affine, size=size)
@@ -85,7 +85,7 @@ def points_to_crop(
 
 def _normalised(
     targets: ClipTargets, clip: Clip, affine: Float64[np.ndarray, "2 3"], *, size: int
-) -> Float32[np.ndarray, "t k 3"]:
+) -> Float32[np.ndarray, "t p 3"]:
     """2D labels in the crop, [-0.5, 0.5]; neutral where there is none."""
     points = points_to_crop(targets.keypoints_2d, clip, affine)
     points[..., :2] = points[..., :2] / size - 0.5

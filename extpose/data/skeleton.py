@@ -5,7 +5,7 @@ runs from one joint's to the other's; confidence is the opacity (paper, section 
 own left is warm (red, orange, yellow), the right is cool (blue, cyan, green): a mirrored skeleton
 is not a mirrored drawing, flip the keypoints and draw again.
 
-Axes     k keypoints, in the order of `KEYPOINT_NAMES`   h w pixels
+Axes     k keypoints, in the order of `keypoints.KEYPOINT_NAMES`   h w pixels
 Units    pixels of the crop; (0, 0) is the centre of the top left pixel; confidence in [0, 1]
 
 Drawing is single-threaded integer and IEEE arithmetic without fused operations: the same numbers
@@ -20,53 +20,27 @@ from jaxtyping import Float32, UInt8
 
 from extpose.compiled import compiled
 from extpose.config import SkeletonConfig
-from extpose.schema import NUM_KEYPOINTS, KeypointSet
+from extpose.keypoints import FLIP_PAIRS, NUM_KEYPOINTS, KeypointSet
 
-_COCO17: tuple[tuple[str, tuple[int, int, int]], ...] = (
-    ("nose", (255, 255, 255)),
-    ("left_eye", (255, 176, 196)),
-    ("right_eye", (176, 196, 255)),
-    ("left_ear", (255, 80, 170)),
-    ("right_ear", (150, 100, 255)),
-    ("left_shoulder", (255, 0, 0)),
-    ("right_shoulder", (0, 0, 255)),
-    ("left_elbow", (255, 80, 0)),
-    ("right_elbow", (0, 100, 255)),
-    ("left_wrist", (255, 150, 0)),
-    ("right_wrist", (0, 190, 255)),
-    ("left_hip", (200, 0, 90)),
-    ("right_hip", (0, 150, 150)),
-    ("left_knee", (255, 210, 0)),
-    ("right_knee", (0, 255, 150)),
-    ("left_ankle", (255, 255, 120)),
-    ("right_ankle", (0, 200, 0)),
-)
-_FINGERS: tuple[tuple[str, tuple[int, int, int]], ...] = (
-    ("thumb", (255, 0, 0)),
-    ("index", (255, 220, 0)),
-    ("middle", (0, 255, 0)),
-    ("ring", (0, 140, 255)),
-    ("little", (255, 0, 255)),
-)
-_PHALANGES: tuple[tuple[str, float], ...] = (
-    ("1", 0.4),
-    ("2", 0.6),
-    ("3", 0.8),
-    ("tip", 1.0),
-)
+_BODY_COLORS: tuple[tuple[int, int, int], ...] = (
+    (255, 255, 255), (255, 176, 196), (176, 196, 255), (255, 80, 170), (150, 100, 255),
+    (255, 0, 0), (0, 0, 255), (255, 80, 0), (0, 100, 255), (255, 150, 0), (0, 190, 255),
+    (200, 0, 90), (0, 150, 150), (255, 210, 0), (0, 255, 150), (255, 255, 120), (0, 200, 0),
+)  # fmt: skip
+"""Of COCO's keypoints."""
+_FINGER_COLORS = ((255, 0, 0), (255, 220, 0), (0, 255, 0), (0, 140, 255), (255, 0, 255))
+"""Thumb to little finger."""
+_LIGHTS = (0.4, 0.6, 0.8, 1.0)
+"""Of a finger's joints, base to tip."""
 
-KEYPOINT_NAMES: dict[KeypointSet, tuple[str, ...]] = {
-    "coco17": tuple(name for name, _ in _COCO17),
-    "hand21": ("wrist", *(f"{finger}_{part}" for finger, _ in _FINGERS for part, _ in _PHALANGES)),
-}
 COLORS: dict[KeypointSet, tuple[tuple[int, int, int], ...]] = {
-    "coco17": tuple(color for _, color in _COCO17),
+    "coco17": _BODY_COLORS,
     "hand21": (
         (255, 255, 255),
         *(
             (round(r * light), round(g * light), round(b * light))
-            for _, (r, g, b) in _FINGERS
-            for _, light in _PHALANGES
+            for r, g, b in _FINGER_COLORS
+            for light in _LIGHTS
         ),
     ),
 }
@@ -84,12 +58,6 @@ LIMBS: dict[KeypointSet, tuple[tuple[int, int], ...]] = {
     ),
 }  # fmt: skip
 """Bones as pairs of joints, in the order in which they are drawn."""
-
-FLIP_PAIRS: dict[KeypointSet, tuple[tuple[int, int], ...]] = {
-    "coco17": ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    "hand21": (),
-}
-"""Joints that change places in a mirror. A mirrored hand is the other hand, joint by joint."""
 
 
 def flip_keypoints(

@@ -30,8 +30,9 @@ from extpose.data.augment import (
 )
 from extpose.data.crop import compose_affine
 from extpose.data.labels import make_targets, points_to_crop
-from extpose.data.skeleton import FLIP_PAIRS, draw_skeleton
+from extpose.data.skeleton import draw_skeleton
 from extpose.errors import ShardError
+from extpose.keypoints import FLIP_PAIRS
 from extpose.schema import Clip
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)

@@ -26,14 +26,10 @@ from extpose.free.layout import (
     SMPL_VERTICES,
 )
 from extpose.free.sample import Rig, SampledBodies, read_rig, sample_bodies
+from extpose.keypoints import EXTRA19, KEYPOINT_NAMES
 
 NUM_BODIES = 400
 SEED = 0
-COCO_NAMES = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
-    "left_knee", "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
 
 
 def main(out: Path = Path(__file__).parent) -> None:
@@ -48,7 +44,7 @@ def main(out: Path = Path(__file__).parent) -> None:
 
 
 def build_body(rig: Rig, bodies: SampledBodies, points: dict[str, int]) -> dict[str, np.ndarray]:
-    """The fields of an SMPL file, less `posedirs`, with COCO-17 as `J_regressor_coco`."""
+    """The fields of an SMPL file, less `posedirs`, and regressors of the other keypoints."""
     mean, directions, betas = fit_shapes(bodies.vertices)
     weights = merge_weights(rig.weights, rig.joint_of_bone, len(SMPL_JOINTS))
     # The pelvis lies between the bones around it; any other joint between its own and its parent.
@@ -62,10 +58,12 @@ def build_body(rig: Rig, bodies: SampledBodies, points: dict[str, int]) -> dict[
     )
     order = order_vertices(len(mean), vertex_of=points, wanted=SMPL_VERTICES)
     fields = pack(mean[order], directions[order], regressor[:, order], weights[order], SMPL_PARENTS)
+    coco = trim_rows(np.stack([rig.coco[name] for name in KEYPOINT_NAMES["coco17"]]))
     return {
         **fields,
         "f": reorder_faces(rig.faces, order).astype(np.uint16),
-        "J_regressor_coco": trim_rows(np.stack([rig.coco[name] for name in COCO_NAMES]))[:, order],
+        "J_regressor_coco": coco[:, order],
+        "J_regressor_extra": find_extra(mean, coco, regressor)[:, order],
     }
 
 
@@ -99,6 +97,28 @@ def build_hand(rig: Rig, bodies: SampledBodies, points: dict[str, int]) -> dict[
         "hands_components": np.eye(num_angles, dtype=np.float32),
         "hands_mean": np.zeros(num_angles, np.float32),
     }
+
+
+def find_extra(template: np.ndarray, coco: np.ndarray, regressor: np.ndarray) -> np.ndarray:
+    """Rows for the older data sets' joints, near what their annotators mark.
+
+    LSP's limbs are COCO's; the rest are means of points whose places the names tell.
+    """
+    rows = {f"lsp_{name}": row for name, row in zip(KEYPOINT_NAMES["coco17"], coco, strict=True)}
+    joint = dict(zip(SMPL_JOINTS, regressor, strict=True))
+    top = np.zeros(len(template), np.float32)
+    top[template[:, 1].argmax()] = 1
+    ears = (rows["lsp_left_ear"] + rows["lsp_right_ear"]) / 2
+    rows |= {
+        "lsp_neck": joint["neck"],
+        "lsp_head_top": top,
+        "mpii_pelvis": (rows["lsp_left_hip"] + rows["lsp_right_hip"]) / 2,
+        "mpii_thorax": (rows["lsp_left_shoulder"] + rows["lsp_right_shoulder"]) / 2,
+        "h36m_spine": joint["spine2"],
+        "h36m_jaw": joint["head"],
+        "h36m_head": (top + ears) / 2,
+    }
+    return np.stack([rows[name] for name in EXTRA19])
 
 
 def find_points(rig: Rig, bodies: SampledBodies) -> dict[str, int]:

@@ -8,7 +8,7 @@ import colorsys
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from extpose.body_model import BodyModel
+from extpose.body_model import BodyModel, find_evidence
 from extpose.synth.motion import JOINTS
 
 SKIN = np.array(
@@ -80,7 +80,7 @@ def _add_head(
 def _rest_keypoints(body: BodyModel) -> Float32[np.ndarray, "k 3"]:
     eye = body.v_template.new_tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
     rest = body(eye, eye.expand(body.num_rotations, 3, 3), body.v_template.new_zeros(10))
-    return rest.keypoints.numpy()
+    return find_evidence(rest, body).numpy()
 
 
 def _cloth(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

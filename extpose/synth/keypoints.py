@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from extpose.data.skeleton import FLIP_PAIRS
-from extpose.schema import KeypointSet
+from extpose.keypoints import FLIP_PAIRS, KeypointSet
 
 HIDDEN_BEHIND = 0.16
 """A keypoint lies inside the body: it counts as hidden when a surface is this much nearer."""

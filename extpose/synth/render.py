@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Float64, UInt8
 from scipy.spatial.transform import Rotation
 
-from extpose.body_model import BodyModel, load_body_model
+from extpose.body_model import BodyModel, find_evidence, load_body_model
 from extpose.config import SynthConfig
 from extpose.data.clip import ClipOrigin, make_clip
 from extpose.raster import Light, render_mesh
@@ -68,7 +68,8 @@ class Scene:
     person: Person
     camera: Camera
     vertices_cam: Float64[np.ndarray, "t v 3"]
-    keypoints_cam: Float64[np.ndarray, "t k 3"]
+    evidence_cam: Float64[np.ndarray, "t k 3"]
+    """What a detector looks for."""
     targets: ClipTargets
     colors: Float64[np.ndarray, "v 3"]
     light: Light
@@ -99,8 +100,8 @@ def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip
         [shot.rgb for shot in shots],
         [shot.depth for shot in shots],
         vertices_img=project(scene.vertices_cam, scene.camera.K),
-        keypoints_img=scene.targets.keypoints_2d[..., :2],
-        keypoints_depth=scene.keypoints_cam[..., 2],
+        keypoints_img=project(scene.evidence_cam, scene.camera.K),
+        keypoints_depth=scene.evidence_cam[..., 2],
         config=config,
         observer=studio.observer,
         rng=make_rng(config.seed, config.split, index, Purpose.KEYPOINTS),
@@ -137,7 +138,7 @@ def build_scene(studio: Studio, config: SynthConfig, index: int) -> Scene:
         leg_length=studio.leg_length,
         rng=streams[Purpose.PERSON],
     )
-    vertices, keypoints, root = _pose(studio.body, person)
+    vertices, keypoints, evidence, root = _pose(studio.body, person)
     lift = -min(float((vertices[..., 1] + person.pelvis_world[:, None, 1]).min()), 0.0)
     pelvis_world = person.pelvis_world + np.array([0.0, lift, 0.0])
     camera = sample_camera(pelvis_world, config, rng=streams[Purpose.CAMERA])
@@ -152,7 +153,7 @@ def build_scene(studio: Studio, config: SynthConfig, index: int) -> Scene:
         person=person,
         camera=camera,
         vertices_cam=vertices_cam,
-        keypoints_cam=keypoints_cam,
+        evidence_cam=camera.to_camera(evidence + pelvis_world[:, None]),
         targets=_make_targets(person, camera, keypoints_cam, root),
         colors=dress(studio.body, look),
         light=_sample_light(look),
@@ -189,15 +190,19 @@ def project(
     return (points_cam[..., :2] / points_cam[..., 2:]) @ K[:2, :2].T + K[:2, 2]
 
 
-def _pose(body: BodyModel, person: Person) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices and keypoints about the pelvis in world axes, and the pelvis of the body at rest."""
+def _pose(body: BodyModel, person: Person) -> tuple[np.ndarray, ...]:
+    """Vertices, the labelled keypoints and COCO's about the pelvis in world axes, and the pelvis
+    of the body at rest.
+    """
     rotations = axis_angle_to_matrix(torch.from_numpy(person.rotations)).float()
     betas = torch.from_numpy(person.betas).float().expand(len(rotations), 10)
     with torch.inference_mode(), _one_thread():
         posed = body(rotations[:, 0], rotations[:, 1:], betas)
+        evidence = find_evidence(posed, body)
     root = posed.joints[0, 0]
-    vertices, keypoints = posed.vertices - root, posed.keypoints - root
-    return vertices.double().numpy(), keypoints.double().numpy(), root.double().numpy()
+    points = [posed.vertices - root, posed.keypoints - root, evidence - root, root]
+    vertices, keypoints, evidence, root = (x.double().numpy() for x in points)
+    return vertices, keypoints, evidence, root
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from extpose.config import SynthConfig
 from extpose.schema import Split
 from extpose.synth.motion import JOINTS, SOURCE_LEG, Motion, sample_motion
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Raised with every change after which the same seed gives other clips."""
 
 PERSON_HEIGHT = 1.72

@@ -16,8 +16,7 @@ from extpose.body_model import BodyModel
 from extpose.config import LossConfig
 from extpose.geometry import project_to_crop
 
-ROOT_KEYPOINTS: dict[str, tuple[int, ...]] = {"coco17": (11, 12), "hand21": (0,)}
-"""3D points are compared relative to the mean of these: the hips, or the wrist."""
+_PELVIS, _HIPS, _WRIST = (39,), (9, 12), (0,)
 
 
 def compute_losses(
@@ -44,9 +43,9 @@ def compute_losses(
             f"{targets.keypoints_3d.shape[-2]} keypoints in the batch, "
             f"{keypoints.shape[-2]} in the body model"
         )
-    root = ROOT_KEYPOINTS[body_model.keypoint_set]
+    root = root_keypoints(body_model)
     has_pose, has_betas = targets.has_pose & valid, targets.has_betas
-    has_3d, has_2d = _labelled_points(targets, valid, root)
+    has_3d, has_2d = _labelled_points(targets, valid, root, body_model.has_keypoint)
     true = targets.params
     sums = {
         "keypoints_3d": (sum_keypoints_3d(keypoints, has_3d, root=root), has_3d[..., 3]),
@@ -65,6 +64,16 @@ def compute_losses(
     if config.reduction == "mean":
         terms = {name: value / _count_labelled(sums[name][1]) for name, value in terms.items()}
     return torch.stack(list(terms.values())).sum(), terms
+
+
+def root_keypoints(body_model: BodyModel) -> tuple[int, ...]:
+    """3D points are compared relative to the mean of these keypoints.
+
+    The pelvis (HMR2.0); the hips where the body model has no regressor for it; the wrist (HaMeR).
+    """
+    if body_model.body == "mano":
+        return _WRIST
+    return _PELVIS if bool(body_model.has_keypoint[_PELVIS[0]]) else _HIPS
 
 
 def sum_keypoints_3d(
@@ -101,17 +110,23 @@ def _relative_to(
 
 
 def _labelled_points(
-    targets: Targets, valid: Bool[Tensor, "b t"], root: tuple[int, ...]
+    targets: Targets,
+    valid: Bool[Tensor, "b t"],
+    root: tuple[int, ...],
+    has_keypoint: Bool[Tensor, " k"],
 ) -> tuple[Float[Tensor, "b t k 4"], Float[Tensor, "b t k 3"]]:
-    """Targets with confidence 0 in padding frames and, in 3D, where the root is not labelled."""
+    """Targets with confidence 0 in padding frames, where the body model has no such keypoint, and,
+    in 3D, where the root is not labelled.
+    """
     points_3d, points_2d = targets.keypoints_3d.float(), targets.keypoints_2d.float()
     has_root = (points_3d[..., list(root), 3] > 0).all(-1)
-    return _keep_points(points_3d, valid & has_root), _keep_points(points_2d, valid)
+    kept = rearrange(valid, "b t -> b t 1") & has_keypoint
+    return _keep_points(points_3d, kept & has_root[..., None]), _keep_points(points_2d, kept)
 
 
-def _keep_points(points: Float[Tensor, "b t k c"], keep: Bool[Tensor, "b t"]) -> Tensor:
+def _keep_points(points: Float[Tensor, "b t k c"], keep: Bool[Tensor, "b t k"]) -> Tensor:
     """Zeros in place of other points: an unlabelled one may be anything, even not a number."""
-    labelled = rearrange(keep, "b t -> b t 1 1") & (points[..., -1:] > 0)
+    labelled = keep[..., None] & (points[..., -1:] > 0)
     return torch.where(labelled, points, 0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from extpose.config import SkeletonConfig
 from extpose.data.skeleton import draw_skeleton
-from extpose.schema import NUM_KEYPOINTS, KeypointSet
+from extpose.keypoints import NUM_KEYPOINTS, KeypointSet
 
 PERSON = (
     (128, 50), (134, 44), (122, 44), (140, 48), (116, 48), (150, 75), (106, 75), (165, 110),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from extpose.config import DetectConfig
-from extpose.data.skeleton import FLIP_PAIRS
 from extpose.detect.movenet import (
     PersonDetector,
     _box_input_size,
@@ -16,6 +15,7 @@ from extpose.detect.movenet import (
     keypoint_similarity,
     refine_boxes,
 )
+from extpose.keypoints import FLIP_PAIRS
 from extpose.video import read_frames
 
 LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_ANKLE, RIGHT_ANKLE, NOSE = 5, 6, 15, 16, 0

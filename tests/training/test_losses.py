@@ -24,24 +24,27 @@ from extpose.training.losses import (
 DATA = Path(__file__).parents[1] / "data"
 TERMS = ("keypoints_3d", "keypoints_2d", "global_orient", "pose", "betas")
 ONES = LossConfig(**dict.fromkeys(TERMS, 1.0))
-B, T, J, K = 2, 3, 23, 17
+B, T, J, K = 2, 3, 23, 44
+NUM_VERTICES = 6800
+"""Enough for the numbers by which points of the surface are known."""
 
 
 @pytest.fixture(scope="module")
 def body_model() -> BodyModel:
     """A cloud of points with the layout of a body."""
     rng = np.random.default_rng(0)
-    weights = rng.random((40, J + 1)).astype(np.float32)
+    weights = rng.random((NUM_VERTICES, J + 1)).astype(np.float32)
     return BodyModel(
         BodyArrays(
-            v_template=rng.normal(size=(40, 3)).astype(np.float32),
-            shapedirs=rng.normal(0, 0.1, (40, 3, 10)).astype(np.float32),
-            posedirs=rng.normal(0, 0.01, (40, 3, 9 * J)).astype(np.float32),
-            J_regressor=np.full((J + 1, 40), 1 / 40, np.float32),
+            v_template=rng.normal(size=(NUM_VERTICES, 3)).astype(np.float32),
+            shapedirs=rng.normal(0, 0.1, (NUM_VERTICES, 3, 10)).astype(np.float32),
+            posedirs=rng.normal(0, 0.01, (NUM_VERTICES, 3, 9 * J)).astype(np.float32),
+            J_regressor=np.full((J + 1, NUM_VERTICES), 1 / NUM_VERTICES, np.float32),
             weights=weights / weights.sum(1, keepdims=True),
             parents=(-1, *range(J)),
             faces=np.zeros((1, 3), np.int64),
-            keypoint_regressor=rng.random((K, 40)).astype(np.float32) / 40,
+            coco_regressor=None,
+            extra_regressor=rng.random((19, NUM_VERTICES)).astype(np.float32) / NUM_VERTICES,
         )
     )
 
@@ -128,12 +131,7 @@ def test_terms_by_hand(body_model: BodyModel):
     a, b = (keypoints_of(body_model, p) for p in (found, truth))
     expected = {
         "keypoints_3d": sum(
-            (
-                (a[i, t] - (a[i, t, 11] + a[i, t, 12]) / 2)
-                - (b[i, t] - (b[i, t, 11] + b[i, t, 12]) / 2)
-            )
-            .abs()
-            .sum()
+            ((a[i, t] - a[i, t, 39]) - (b[i, t] - b[i, t, 39])).abs().sum()
             for i in range(B)
             for t in range(T)
         ),
@@ -190,7 +188,7 @@ def test_what_is_not_labelled_changes_nothing(body_model: BodyModel, rubbish):
         batch.targets.keypoints_3d.clone(),
     )
     points_2d[0, 1, 4, 2] = points_3d[0, 1, 5, 3] = 0
-    points_3d[1, 0, 11, 3] = 0  # without one hip there is no root: no 3D term in this frame
+    points_3d[1, 0, 39, 3] = 0  # without the pelvis there is no root: no 3D term in this frame
     batch = replace(
         change(batch, has_pose=has_pose, keypoints_2d=points_2d, keypoints_3d=points_3d),
         valid=valid,
@@ -258,5 +256,5 @@ def test_bad_batches_are_refused(body_model: BodyModel):
     other = change(
         batch, keypoints_2d=torch.ones(B, T, 21, 3), keypoints_3d=torch.ones(B, T, 21, 4)
     )
-    with pytest.raises(ValueError, match=r"21 .* 17"):
+    with pytest.raises(ValueError, match=r"21 .* 44"):
         compute_losses(predict(1), other, body_model, ONES)

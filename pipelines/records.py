@@ -1,0 +1,222 @@
+"""What a labelled data set says, before it is cropped, drawn and packed: the sources' contract.
+
+A *source* (`pipelines/sources/`, one file a data set) knows files, units, axes, joint orders,
+genders, splits and known bad frames of one data set as downloaded; it lists *units* (a sequence, or
+a few hundred images: each becomes one shard) and reads the people or hands of a unit as `Record`s.
+Nothing else of the project knows how a data set looks on disk.
+
+Axes    t frames   k keypoints of the evidence   p keypoints of the labels   v vertices
+Units   pixels (centre of the top left pixel is 0, 0), metres, radians, seconds
+Camera  OpenCV's: x right, y down, z forward
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from extpose.detect.people import Track
+from extpose.errors import ExtPoseError
+from extpose.keypoints import NUM_KEYPOINTS, KeypointSet
+from extpose.schema import NUM_ROTATIONS, TARGET_SET, BodyName, ClipTargets, Gender, Split
+
+
+class SourceError(ExtPoseError):
+    """Files of a data set that are missing or hold something else than its documentation says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRef:
+    """One picture on disk."""
+
+    path: Path
+    """An image, or a video."""
+    index: int | None = None
+    """The frame of the video; None: `path` is an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One labelled person or hand over t consecutive frames. An image is t = 1."""
+
+    name: str
+    """Unique in the source and split, in the characters of a key: `downtown-walking-00-0`."""
+    frames: tuple[FrameRef, ...]
+    image_size: tuple[int, int]
+    """Height, width of the pictures."""
+    fps: float
+    """Of the frames listed here (25 where every second frame of 50 is); 1 for images."""
+    track: Track
+    """Boxes of the person without margin, and the 2D evidence that the data set itself has
+    (`coco17` or `hand21`; confidence 0 where it has none). Frame numbers are the data set's."""
+    targets: ClipTargets
+    intrinsics: Float32[np.ndarray, "t 3 3"] | None
+    body: BodyName
+    is_right: bool | None = None
+    """Hands only."""
+    gender: Gender = "neutral"
+    evidence: str = "annotated"
+    """What made the track's keypoints: `annotated`, `openpose`, ..., `none`."""
+
+    def __post_init__(self) -> None:
+        """Check what shapes alone cannot."""
+        counts = {len(self.frames), self.track.num_frames, len(self.targets.global_orient)}
+        if len(counts) > 1:
+            raise SourceError(
+                f"{self.name}: {len(self.frames)} frames, {self.track.num_frames} boxes, "
+                f"{len(self.targets.global_orient)} labels"
+            )
+        if (self.is_right is None) != (self.body == "smpl"):
+            raise SourceError(f"{self.name}: is_right is {self.is_right}, body {self.body!r}")
+
+    @property
+    def keypoint_set(self) -> KeypointSet:
+        """Of the evidence."""
+        return "coco17" if self.body == "smpl" else "hand21"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filtered:
+    """Frames that the source leaves out, and why: they are counted, not lost."""
+
+    name: str
+    num_frames: int
+    reason: str
+    """One word or two: `no_camera`, `corrupt_annotation`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One data set. A source's file ends with its `SOURCE = Source(...)`."""
+
+    name: str
+    splits: tuple[Split, ...]
+    list_units: Callable[[Path, Split], list[str]]
+    """(root, split) to the names of the units, sorted: cheap, reads lists and folders only.
+    Raises SourceError naming the missing file or folder."""
+    read_unit: Callable[[Path, Split, str], Iterator[Record | Filtered]]
+    """(root, split, unit) to its people, the same ones in the same order each time. Raises
+    SourceError naming file, key and both values."""
+    layout: str
+    """The files it needs, one a line, for `extpose ingest NAME --help` and the documentation."""
+    licence: str
+    """Where the data come from and on what terms."""
+
+
+def empty_targets(body: BodyName, num_frames: int) -> ClipTargets:
+    """Targets with nothing labelled; `dataclasses.replace` what the data set knows."""
+    num_points = NUM_KEYPOINTS[TARGET_SET[body]]
+    return ClipTargets(
+        global_orient=np.zeros((num_frames, 3), np.float32),
+        pose=np.zeros((num_frames, NUM_ROTATIONS[body], 3), np.float32),
+        betas=np.zeros(10, np.float32),
+        transl=np.zeros((num_frames, 3), np.float32),
+        keypoints_2d=np.zeros((num_frames, num_points, 3), np.float32),
+        keypoints_3d=np.zeros((num_frames, num_points, 4), np.float32),
+        has_pose=np.zeros(num_frames, bool),
+        has_betas=np.array(False),
+    )
+
+
+def project(
+    points_cam: Float64[np.ndarray, "*t p 3"], intrinsics: Float64[np.ndarray, "*t 3 3"]
+) -> Float64[np.ndarray, "*t p 2"]:
+    """Pinhole projection to pixels."""
+    homogeneous = points_cam @ np.swapaxes(intrinsics, -1, -2)
+    return homogeneous[..., :2] / homogeneous[..., 2:]
+
+
+def box_around(
+    points: Float32[np.ndarray, "t k 2"], labelled: Bool[np.ndarray, "t k"]
+) -> Float32[np.ndarray, "t 4"]:
+    """The smallest box around the labelled points of each frame (x0 y0 x1 y1).
+
+    Raises SourceError for a frame without any.
+    """
+    if not labelled.any(1).all():
+        raise SourceError(f"frame {int(np.argmin(labelled.any(1)))} has no labelled point")
+    low = np.where(labelled[..., None], points, np.inf).min(1)
+    high = np.where(labelled[..., None], points, -np.inf).max(1)
+    return np.concatenate([low, high], 1).astype(np.float32)
+
+
+SIZES: dict[str, tuple[float, float]] = {"smpl": (0.3, 3.0), "mano": (0.04, 0.4)}
+"""Least and largest plausible extent of a person's or a hand's 3D keypoints, metres."""
+MAX_REPROJECTION = 0.1
+"""Median distance of projected 3D from labelled 2D keypoints, fraction of the box, above which axes
+or cameras are not what they are said to be."""
+
+
+def check_record(record: Record) -> None:
+    """Refuse labels that contradict each other: the usual signs of wrong units, axes or order.
+
+    Raises SourceError with the record's name, the field and both values: extents that no person or
+    hand has (millimetres for metres), people behind the camera, and 3D keypoints whose projection
+    is not where the 2D keypoints are.
+    """
+    targets = record.targets
+    labelled = targets.keypoints_3d[..., 3] > 0
+    points = targets.keypoints_3d[..., :3].astype(np.float64)
+    enough = labelled.sum(1) >= NUM_KEYPOINTS[record.keypoint_set] // 2
+    if enough.any():
+        low = np.where(labelled[..., None], points, np.inf).min(1)[enough]
+        high = np.where(labelled[..., None], points, -np.inf).max(1)[enough]
+        size, (least, most) = float(np.median((high - low).max(-1))), SIZES[record.body]
+        if not least <= size <= most:
+            raise SourceError(
+                f"{record.name}: keypoints_3d are {size:.3g} m wide, a {record.body} is {least} to "
+                f"{most} m: wrong unit?"
+            )
+    both = labelled & (targets.keypoints_2d[..., 2] > 0)
+    if record.intrinsics is None or not both.any():
+        return
+    depth = points[..., 2][both]
+    if np.median(depth) <= 0:
+        raise SourceError(
+            f"{record.name}: keypoints_3d have a median depth of {np.median(depth):.3g} m, must be "
+            "positive: wrong axes?"
+        )
+    found = project(points, record.intrinsics.astype(np.float64))
+    sizes = (record.track.bbox_xyxy[:, 2:] - record.track.bbox_xyxy[:, :2]).max(1)
+    errors = np.linalg.norm(found - targets.keypoints_2d[..., :2], axis=-1) / sizes[:, None]
+    median = float(np.median(errors[both]))
+    if median > MAX_REPROJECTION:
+        raise SourceError(
+            f"{record.name}: projected keypoints_3d are off keypoints_2d by {median:.2f} of the "
+            f"box (median), at most {MAX_REPROJECTION}: wrong axes, camera or joint order?"
+        )
+
+
+def slice_record(record: Record, start: int, stop: int) -> Record:
+    """The frames [start, stop) of a record, counted from its own first."""
+    part = slice(start, stop)
+    track, targets = record.track, record.targets
+    cut = {
+        name: getattr(targets, name)[part]
+        for name in targets.__dataclass_fields__
+        if name not in ("betas", "has_betas") and getattr(targets, name) is not None
+    }
+    return replace(
+        record,
+        frames=record.frames[part],
+        track=replace(
+            track,
+            first_frame=track.first_frame + start,
+            bbox_xyxy=track.bbox_xyxy[part],
+            keypoints_2d=track.keypoints_2d[part],
+            timestamps=track.timestamps[part],
+            is_detected=track.is_detected[part],
+        ),
+        targets=replace(targets, **cut),
+        intrinsics=None if record.intrinsics is None else record.intrinsics[part],
+    )
+
+
+SMPL24_NAMES: tuple[str | None, ...] = (
+    "mid_hip", "left_hip", "right_hip", None, "left_knee", "right_knee", None, "left_ankle",
+    "right_ankle", None, None, None, "neck", None, None, None, "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", None, None,
+)  # fmt: skip
+"""SMPL's 24 joints among `body44` (HMR2.0 takes these for OpenPose's)."""
