@@ -4,15 +4,18 @@ Four tables, one function each: union attention against a dense mask; ViT-H per 
 arithmetic and against a plain reading of HMR2.0's backbone; frames a second of the small recipes;
 a training step of ViT-H (on a GPU, or small with --quick).
 
-Times are the best of some repetitions, wall clock, all cores. Memory: each attention row is a
-process of its own, and what is shown is how far its resident memory rose above inputs and imports
-(VmHWM; on a GPU, the peak of PyTorch's allocator). FLOPs count 2 for a multiply-add, products only.
+Times are the best of some repetitions with all cores: wall clock on a GPU; on a CPU the CPU time of
+all threads divided by their number, which other processes on the machine disturb less. Memory: each
+attention row is a process of its own, and what is shown is how far its resident memory rose above
+inputs and imports (VmHWM; on a GPU, the peak of PyTorch's allocator). FLOPs count 2 for a
+multiply-add, products only.
 
 Axes    b clips   s streams   t frames   n tokens per frame and stream   heads   c head width
 """
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +23,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not count as busy
 
 import torch
 from torch import Tensor
@@ -56,21 +61,21 @@ class Options:
         return TINY if self.quick else HUGE
 
 
-def wait(device: str) -> None:
-    """Until the GPU has done what it was given."""
+def now(device: str) -> float:
+    """Seconds, after the GPU has done what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
 
 
 def best_seconds(function: Callable[[], object], options: Options, repeats: int = 0) -> float:
     """Of the fastest run; the first on a GPU is not counted."""
     seconds = []
     for _ in range((repeats or options.repeats) + (options.device == "cuda")):
-        wait(options.device)
-        start = time.perf_counter()
+        start = now(options.device)
         function()
-        wait(options.device)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now(options.device) - start)
     return min(seconds[options.device == "cuda" :])
 
 
@@ -114,15 +119,12 @@ def attention_row(kind: str, shape: list[int], options: Options) -> dict[str, fl
     before, function = resident_mib("VmRSS"), ATTENTIONS[kind]
     forward, backward = [], []
     for _ in range(options.repeats + (options.device == "cuda")):
-        wait(options.device)
-        start = time.perf_counter()
+        start = now(options.device)
         out = function(*packed.unbind(4))
-        wait(options.device)
-        middle = time.perf_counter()
+        middle = now(options.device)
         torch.autograd.grad(out, packed, gradient)
-        wait(options.device)
         forward.append(middle - start)
-        backward.append(time.perf_counter() - middle)
+        backward.append(now(options.device) - middle)
     rise = resident_mib("VmHWM") - before
     if options.device == "cuda":
         rise = torch.cuda.max_memory_allocated() / 2**20
@@ -284,7 +286,12 @@ def print_training_table(options: Options) -> None:
           f"{rate / 1e12:>13.2f}{flops / seconds / rate:>13.0%}")  # fmt: skip
 
 
-TABLES = (print_attention_table, print_backbone_table, print_recipe_table, print_training_table)
+TABLES: dict[str, Callable[[Options], None]] = {
+    "attention": print_attention_table,
+    "backbone": print_backbone_table,
+    "recipes": print_recipe_table,
+    "training": print_training_table,
+}
 
 
 def main() -> None:
@@ -294,10 +301,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes: do the tables work?")
     parser.add_argument("--blocks", type=int, help="measure so many blocks of ViT-H and scale")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     row = arguments.row
-    options = Options(**{key: value for key, value in vars(arguments).items() if key != "row"})
+    names = Options.__dataclass_fields__
+    options = Options(**{name: getattr(arguments, name) for name in names})
     torch.manual_seed(0)
     if row is not None:
         print(json.dumps(attention_row(*json.loads(row), options)))
@@ -306,8 +315,8 @@ def main() -> None:
     print(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for dtype in DTYPES.values():
         print(describe_backend(options.device, dtype, HUGE.width // HUGE.num_heads))
-    for print_table in TABLES:
-        print_table(options)
+    for table in arguments.tables:
+        TABLES[table](options)
 
 
 if __name__ == "__main__":
