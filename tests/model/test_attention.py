@@ -188,6 +188,7 @@ def assert_compiles(backend: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_it_as_one_graph():
     assert_compiles("aot_eager")
 
