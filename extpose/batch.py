@@ -13,17 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from extpose.model_config import SkeletonInput
+from extpose.params import PoseParams
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseParams:
-    """SMPL (`j` = 23) or MANO (`j` = 15) parameters. One shape per clip."""
-
-    global_orient: Float[Tensor, "b t 3 3"]
-    pose: Float[Tensor, "b t j 3 3"]
-    betas: Float[Tensor, "b 10"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +51,6 @@ class Batch:
     image_size: Float[Tensor, "b 2"]
     """Source image height, width."""
     targets: Targets | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the network returns."""
-
-    params: PoseParams
-    crop_cam: Float[Tensor, "b t 3"]
-    """Weak perspective (s, tx, ty) in the crop."""
 
 
 def network_inputs(

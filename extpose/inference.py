@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from extpose.batch import Batch, Prediction, network_inputs, to_device
+from extpose.batch import Batch, network_inputs, to_device
 from extpose.body_model import BodyModel
 from extpose.config import PredictConfig, SkeletonConfig
 from extpose.data.augment import FLIP_JOINTS, Masking, no_augmentation
@@ -27,6 +27,7 @@ from extpose.errors import VideoError
 from extpose.geometry import project_to_rotations
 from extpose.model.extpose import ExtPose
 from extpose.motion import FramePrediction, Motion, join_motion, unmirror
+from extpose.params import Prediction
 from extpose.schema import Clip
 from extpose.video import probe, read_frames
 

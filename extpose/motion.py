@@ -12,8 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from extpose.body_model import BodyModel, BodyOutput
-from extpose.geometry import crop_cam_to_full, default_focal_length, mirror_points, mirror_rotations
-from extpose.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from extpose.geometry import (
+    crop_cam_to_full,
+    default_focal_length,
+    matrix_to_axis_angle,
+    mirror_points,
+    mirror_rotations,
+)
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 
 

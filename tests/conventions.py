@@ -15,10 +15,10 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from extpose.body_model import BodyModel, BodyOutput, load_body_model
-from extpose.rotations import axis_angle_to_matrix
 from extpose.posed import Posed, load_reader
 from extpose.protocol import Protocol
 from extpose.protocols import PROTOCOLS
+from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import NUM_ROTATIONS, ClipTargets
 from extpose.scoring import ClipScores, score_clip
 from extpose.summary import ProtocolResult, compare, summarise

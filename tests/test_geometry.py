@@ -15,15 +15,11 @@ from extpose.geometry import (
     crop_cam_to_full,
     crop_cam_to_transl,
     default_focal_length,
-    project_to_crop,
-)
-from extpose.rotations import (
-    axis_angle_to_matrix,
     matrix_to_axis_angle,
     matrix_to_quaternion,
-    matrix_to_rot6d,
-    rot6d_to_matrix,
+    project_to_crop,
 )
+from extpose.rotations import axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
 
 NUMBERS = {
     name: torch.from_numpy(value)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 
-from extpose.batch import PoseParams, Targets
+from extpose.batch import Targets
 from extpose.data.augment import Augmentation, augment_targets
 from extpose.data.crop import apply_affine, keypoints_to_crop
 from extpose.keypoints import NUM_KEYPOINTS
+from extpose.params import PoseParams
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import NUM_ROTATIONS, TARGET_SET, Clip, ClipTargets
 

@@ -13,10 +13,10 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from extpose.batch import PoseParams, Prediction
 from extpose.model.head import HEAD_NAME, PoseHead
 from extpose.model.vit import ViT, cut_columns
 from extpose.model_config import ModelConfig, Scope
+from extpose.params import PoseParams, Prediction
 from extpose.rotations import rot6d_to_matrix
 
 

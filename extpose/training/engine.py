@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from extpose.batch import Batch, PoseParams, Prediction, map_tensors, network_inputs
+from extpose.batch import Batch, map_tensors, network_inputs
 from extpose.config import EngineConfig
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.vit import Block
 from extpose.model_config import SkeletonInput
+from extpose.params import PoseParams, Prediction
 from extpose.training.plain import AUTOCAST, PlainEngine, create_optimizer
 from extpose.training.workers import Workers, join_alone
 

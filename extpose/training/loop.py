@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from extpose.batch import Batch, Prediction, to_device
+from extpose.batch import Batch, to_device
 from extpose.config import TrainConfig
 from extpose.errors import TrainingError
+from extpose.params import Prediction
 from extpose.training.engine import Engine, learning_rate
 
 Losses = Callable[[Prediction, Batch], tuple[Tensor, dict[str, Tensor]]]

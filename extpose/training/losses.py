@@ -11,10 +11,11 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from extpose.batch import Batch, Prediction, Targets, map_tensors
+from extpose.batch import Batch, Targets, map_tensors
 from extpose.body_model import BodyModel
 from extpose.config import LossConfig
 from extpose.geometry import project_to_crop
+from extpose.params import Prediction
 
 _PELVIS, _HIPS, _WRIST = (39,), (9, 12), (0,)
 

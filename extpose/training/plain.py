@@ -7,9 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from extpose.batch import Batch, Prediction, map_tensors, network_inputs
+from extpose.batch import Batch, map_tensors, network_inputs
 from extpose.config import EngineConfig
 from extpose.model_config import SkeletonInput
+from extpose.params import Prediction
 from extpose.training.workers import Workers
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import torch
 
-from extpose.batch import Batch, Prediction
+from extpose.batch import Batch
 from extpose.body_model import load_body_model
 from extpose.config import TrainConfig
 from extpose.data.loader import ClipDataset, find_shards, training_batches
@@ -19,6 +19,7 @@ from extpose.errors import CheckpointError, TrainingError
 from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained, save_model
+from extpose.params import Prediction
 from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
 from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash

@@ -9,10 +9,10 @@ from einops import rearrange
 from torch import Tensor
 
 from extpose import geometry
-from extpose.batch import Prediction
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
 from extpose.geometry import crop_cam_to_transl, project_to_crop
+from extpose.params import Prediction
 from extpose.rotations import axis_angle_to_matrix
 from extpose.training.discriminator import Discriminator, discriminator_loss, generator_loss
 from extpose.training.losses import sum_keypoints_2d, sum_keypoints_3d, sum_squares

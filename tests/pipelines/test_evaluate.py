@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from extpose.batch import PoseParams, Prediction
 from extpose.config import EvaluateConfig, ModelConfig
 from extpose.data.augment import flip_targets
 from extpose.data.shards import write_shard
 from extpose.errors import AssetError, CheckpointError, ExtPoseError, ShardError, TrainingError
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import save_model
+from extpose.params import PoseParams, Prediction
 from extpose.predictions import PredictionError
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip, ClipTargets

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from extpose.batch import Batch, PoseParams, Prediction
+from extpose.batch import Batch
 from extpose.config import EngineConfig, ModelConfig
 from extpose.errors import TrainingError
 from extpose.model.extpose import ExtPose
+from extpose.params import PoseParams, Prediction
 from extpose.training.engine import (
     checkpoint_blocks,
     create_engine,

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from extpose.batch import Batch, PoseParams, Prediction, Targets
+from extpose.batch import Batch, Targets
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
 from extpose.config import LossConfig
 from extpose.geometry import project_to_crop
+from extpose.params import PoseParams, Prediction
 from extpose.rotations import axis_angle_to_matrix
 from extpose.training.losses import (
     compute_losses,

@@ -1,0 +1,83 @@
+"""What verbs take on the command line besides the configs of `extpose.config`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from extpose.config import ModelConfig, PredictConfig
+
+T = TypeVar("T")
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""A config whose fields are options of their own, without a prefix."""
+
+
+@dataclass(frozen=True)
+class DemoArgs:
+    """`extpose demo`."""
+
+    out: Path = Path("demo")
+    """Folder of everything that is made."""
+    train_seconds: float = 150.0
+    """How long the small network is trained."""
+    num_clips: int = 256
+    """Synthetic clips to train on."""
+
+
+@dataclass(frozen=True)
+class DoctorArgs:
+    """`extpose doctor`."""
+
+    fetch: bool = False
+    """Also fetch the detector weights, motion clips and sample videos that are missing."""
+
+
+@dataclass(frozen=True)
+class InspectArgs:
+    """`extpose inspect`."""
+
+    shard: tyro.conf.Positional[tuple[Path, ...]]
+    """Shards (.tar)."""
+    out: Path = Path("inspect")
+    """Folder for the contact sheets."""
+    max_clips: int = 4
+    """Clips drawn per shard."""
+
+
+@dataclass(frozen=True)
+class ValidateArgs:
+    """`extpose validate`."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of shards and their manifest."""
+
+
+@dataclass(frozen=True)
+class NoArgs:
+    """A verb without options."""
+
+
+@dataclass(frozen=True)
+class PredictArgs:
+    """`extpose predict`."""
+
+    video: tyro.conf.Positional[tuple[Path, ...]]
+    """Video files."""
+    config: Flat[PredictConfig]
+
+
+@dataclass(frozen=True)
+class ConvertArgs:
+    """`extpose convert`."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Of HMR2.0, HaMeR, ViTPose or ExtPose."""
+    out: tyro.conf.Positional[Path]
+    """File to write."""
+    to: Literal["extpose", "hmr2"] = "extpose"
+    """Layout of the file; `hmr2` is also HaMeR's."""
+    keep_discriminator: bool = False
+    """Also its weights; otherwise they are left out."""
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(num_heads=0, head_num_heads=0))
+    """Default: what the file says; 0 heads: those of the published network of the same width."""
