@@ -1,0 +1,84 @@
+"""Long JSON lists of matrices (`[[[x, y, z], ...], ...]`), a few at a time.
+
+FreiHAND's and HO-3D's annotations are such lists, up to 1.5 GB long. The ends of the matrices are
+found once in the mapped file (one pass, no objects; 8 bytes a matrix stay), and only the matrices
+that are asked for are parsed, so a reader of 500 images needs a few megabytes.
+
+Axes    n matrices   r rows   c columns
+"""
+
+import json
+import mmap
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from pipelines.records import SourceError, check_array
+
+_END = re.compile(rb"\]\s*\]")
+
+
+def count_matrices(path: Path) -> int:
+    """How many matrices a file holds. Raises SourceError for a file that is missing or empty."""
+    return len(_find_ends(path))
+
+
+def read_matrices(
+    path: Path, start: int, stop: int, *, shape: tuple[int, int]
+) -> Float64[np.ndarray, "n r c"]:
+    """The matrices [start, stop) of a file.
+
+    Raises SourceError naming the file and both values where there are fewer, or where one is not a
+    matrix of finite numbers of that shape.
+    """
+    ends = _find_ends(path)
+    if not 0 <= start < stop <= len(ends):
+        raise SourceError(f"{path}: matrices {start} to {stop} of a list of {len(ends)}")
+    first = 0 if start == 0 else int(ends[start - 1])
+    with path.open("rb") as file:
+        file.seek(first)
+        text = file.read(int(ends[stop - 1]) - first)
+    try:
+        # The list's own bracket, or the comma that follows the matrix before.
+        values = json.loads(b"[" + text.lstrip()[1:] + b"]")
+    except ValueError as error:
+        raise SourceError(f"{path}: not a JSON list of matrices ({error})") from error
+    return np.stack(
+        [check_array(path, f"[{start + i}]", value, shape=shape) for i, value in enumerate(values)]
+    )
+
+
+def read_rows(
+    path: Path, rows: Int64[np.ndarray, " n"], *, shape: tuple[int, int]
+) -> Float64[np.ndarray, "n r c"]:
+    """The matrices at sorted places, which should mostly be neighbours."""
+    cuts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+    parts = np.split(rows, cuts[1:])
+    return np.concatenate(
+        [read_matrices(path, int(part[0]), int(part[-1]) + 1, shape=shape) for part in parts]
+    )
+
+
+def _find_ends(path: Path) -> Int64[np.ndarray, " n"]:
+    """The position behind each matrix."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file") from None
+    return _scan(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _scan(path: Path, _size: int, _time: int) -> Int64[np.ndarray, " n"]:
+    """Once for each state of the file."""
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
+            return np.array([match.end() for match in _END.finditer(text)], np.int64)
+    except ValueError:
+        raise SourceError(f"{path}: an empty file") from None
