@@ -149,6 +149,8 @@ def check_array(
 
     Raises SourceError naming the file, the key and both shapes, or what is not a finite number.
     """
+    if value is None:
+        raise SourceError(f"{path}: lacks {key}")
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
