@@ -31,6 +31,7 @@ from pipelines.records import (
 UNIT_IMAGES = 500
 """Images of one unit, where a data set is a list of images."""
 MAX_NAME = 56
+MAX_BETA_STEP = 1e-6
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
 HAND21 = KEYPOINT_NAMES["hand21"]
 MANO_NAMES: tuple[str, ...] = tuple(HAND21[i] for i in np.argsort(MANO_TO_OPENPOSE))
@@ -247,10 +248,16 @@ def read_image_size(path: Path) -> tuple[int, int]:
     return int(image.shape[0]), int(image.shape[1])
 
 
-def find_runs(numbers: Sequence[int], *, step: int = 1) -> list[slice]:
-    """Where sorted frame numbers go on without a gap."""
-    cuts = [0, *(i for i in range(1, len(numbers)) if numbers[i] - numbers[i - 1] != step)]
-    return [slice(a, b) for a, b in zip(cuts, [*cuts[1:], len(numbers)], strict=True) if b > a]
+def find_runs(
+    numbers: Sequence[int], betas: Float64[np.ndarray, "t 10"] | None = None, *, step: int = 1
+) -> list[slice]:
+    """Where sorted frame numbers go on without a gap, and with one shape: a record has one."""
+    count = len(numbers)
+    new = {i for i in range(1, count) if numbers[i] - numbers[i - 1] != step}
+    if betas is not None:
+        new |= {i for i in range(1, count) if np.abs(betas[i] - betas[i - 1]).max() > MAX_BETA_STEP}
+    cuts = [0, *sorted(new)]
+    return [slice(a, b) for a, b in zip(cuts, [*cuts[1:], count], strict=True) if b > a]
 
 
 def list_blocks(count: int, prefix: str = "") -> list[str]:

@@ -111,18 +111,6 @@ def read_side(metas: Sequence[tuple[Path, dict[str, Any]]], keys: SideKeys) -> S
     )
 
 
-def find_same_hands(numbers: Sequence[int], betas: Float64[np.ndarray, "t 10"]) -> list[slice]:
-    """Runs of consecutive frames of one shape: a record has one shape."""
-    new = [
-        i
-        for i in range(len(numbers))
-        if i == 0
-        or numbers[i] != numbers[i - 1] + 1
-        or np.abs(betas[i] - betas[i - 1]).max() > 1e-6
-    ]
-    return [slice(a, b) for a, b in zip(new, [*new[1:], len(numbers)], strict=True)]
-
-
 def _is_annotated(path: Path, meta: dict[str, Any], keys: SideKeys) -> bool:
     """Frames without annotation hold None; those whose joints are all called invalid count too."""
     if keys.joints not in meta:

@@ -44,7 +44,6 @@ from pipelines.hand_records import (
 from pipelines.honnotate import (
     SideKeys,
     find_image,
-    find_same_hands,
     read_frame_list,
     read_meta,
     read_side,
@@ -126,7 +125,7 @@ def _read_train(
             path=path,
         )
     points = add_ones(joints)
-    for part in find_same_hands([numbers[i] for i in side.kept], side.betas):
+    for part in find_runs([numbers[i] for i in side.kept], side.betas):
         yield (
             list(side.kept[part]),
             HandLabels(

@@ -242,3 +242,13 @@ def turn(hands: Hands, R: np.ndarray) -> Hands:
         keypoints=hands.keypoints @ R.T,
         vertices=hands.vertices @ R.T,
     )
+
+
+def move(hands: Hands, offset: np.ndarray) -> Hands:
+    """The same hands in axes whose origin lies at `-offset`."""
+    return replace(
+        hands,
+        transl=hands.transl + offset,
+        keypoints=hands.keypoints + offset,
+        vertices=hands.vertices + offset,
+    )
