@@ -40,7 +40,7 @@ from pipelines.hand_records import (
     read_image_size,
     require,
 )
-from pipelines.matrix_json import count_matrices, read_matrices
+from pipelines.long_json import count_matrices, read_matrices
 from pipelines.records import Filtered, Record, Source, SourceError
 
 NUM_VERTICES = 778

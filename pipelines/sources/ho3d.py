@@ -48,7 +48,7 @@ from pipelines.honnotate import (
     read_meta,
     read_side,
 )
-from pipelines.matrix_json import count_matrices, read_rows
+from pipelines.long_json import count_matrices, read_rows
 from pipelines.records import Filtered, Record, Source, SourceError, check_array
 
 FPS = 30.0

@@ -1,8 +1,9 @@
-"""Long JSON lists of matrices (`[[[x, y, z], ...], ...]`), a few at a time.
+"""Long JSON files, a part at a time.
 
-FreiHAND's and HO-3D's annotations are such lists, up to 1.5 GB long. The ends of the matrices are
-found once in the mapped file (one pass, no objects; 8 bytes a matrix stay), and only the matrices
-that are asked for are parsed, so a reader of 500 images needs a few megabytes.
+FreiHAND's and HO-3D's annotations are lists of matrices (`[[[x, y, z], ...], ...]`) of up to
+1.5 GB. The ends of the matrices are found once in the mapped file (one pass, no objects; 8 bytes a
+matrix stay), and only the matrices that are asked for are parsed, so a reader of 500 images needs
+a few megabytes. Of COCO's kind of file the objects of one list are parsed one after the other.
 
 Axes    n matrices   r rows   c columns
 """
@@ -10,14 +11,17 @@ Axes    n matrices   r rows   c columns
 import json
 import mmap
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from pipelines.records import SourceError, check_array
 
+_NEXT = re.compile(r"\s*(?:,\s*|(?=\]))")
 _END = re.compile(rb"\]\s*\]")
 
 
@@ -60,6 +64,34 @@ def read_rows(
     return np.concatenate(
         [read_matrices(path, int(part[0]), int(part[-1]) + 1, shape=shape) for part in parts]
     )
+
+
+def iterate_objects(path: Path, key: str) -> Iterator[dict[str, Any]]:
+    """The objects of the list under a key of the outermost object: `{"annotations": [{...}, ...]}`.
+
+    Holds the text, and one object at a time. Raises SourceError for a file that is missing, lacks
+    the key or is not JSON.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file") from None
+    start = re.search(rf'"{re.escape(key)}"\s*:\s*\[\s*', text)
+    if start is None:
+        raise SourceError(f"{path}: lacks a list {key}")
+    position, decode = start.end(), json.JSONDecoder().raw_decode
+    while not text.startswith("]", position):
+        try:
+            value, position = decode(text, position)
+        except ValueError as error:
+            raise SourceError(f"{path}: {key} is not JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise SourceError(f"{path}: {key} holds a {type(value).__name__}, expected objects")
+        yield value
+        following = _NEXT.match(text, position)
+        if following is None:
+            raise SourceError(f"{path}: {key} is cut off at {position}")
+        position = following.end()
 
 
 def _find_ends(path: Path) -> Int64[np.ndarray, " n"]:

@@ -1,0 +1,131 @@
+"""What MANO's files are needed for, on the free hand; and what a left hand's parameters mean."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extpose.data.augment import flip_targets
+from pipelines.hand_model import CHAIN_OF_HAND21, fit_transl, read_hand_model, turn_hand
+from pipelines.hand_records import (
+    HandLabels,
+    HandPose,
+    add_ones,
+    check_hands,
+    make_record,
+    project_points,
+)
+from pipelines.records import Record, SourceError
+from tests.pipelines.sources import hands as h
+
+
+def make(hands: h.Hands) -> Record:
+    points = add_ones(hands.keypoints)
+    intrinsics = np.repeat(hands.K[None], len(points), 0)
+    return make_record(
+        HandLabels(
+            keypoints_3d=points,
+            keypoints_2d=project_points(points, intrinsics),
+            intrinsics=intrinsics,
+            pose=HandPose(global_orient=hands.global_orient, pose=hands.pose, transl=hands.transl),
+            betas=hands.betas[0],
+            vertices=hands.vertices,
+        ),
+        name="hand",
+        frames=[Path("0.jpg")] * len(points),
+        image_size=hands.size,
+        is_right=hands.is_right,
+        path=Path("labels"),
+    )
+
+
+def test_a_mirrored_left_hand_is_a_right_one() -> None:
+    """The loader mirrors left hands; the right model must then pose them as they are labelled."""
+    left = make(h.pose_hands(3, 4, is_right=False))
+    mirrored = flip_targets(left.targets, body="mano")
+    betas = np.repeat(mirrored.betas[None].astype(float), 4, 0)
+    vertices, keypoints = h.model_output(
+        mirrored.global_orient.astype(float), mirrored.pose.astype(float), betas
+    )
+    shift = mirrored.keypoints_3d[:, :1, :3] - keypoints[:, :1]
+    np.testing.assert_allclose(keypoints + shift, mirrored.keypoints_3d[..., :3], atol=1e-5)
+    np.testing.assert_allclose(vertices[:, :778] + shift, mirrored.vertices, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_joints_and_transl_agree_with_the_hand(tmp_path: Path, is_right: bool) -> None:
+    h.write_mano(tmp_path)
+    model = read_hand_model(tmp_path, is_right=is_right)
+    assert model is not None
+    hands = h.pose_hands(9, 5, is_right=is_right, fixed_betas=False)
+    joints = model.joints(hands.global_orient, hands.pose, hands.betas)
+    truth = hands.keypoints[:, CHAIN_OF_HAND21]
+    np.testing.assert_allclose(joints + hands.transl[:, None], truth, atol=1e-5)
+    found = fit_transl(
+        model,
+        hands.keypoints,
+        global_orient=hands.global_orient,
+        pose=hands.pose,
+        betas=hands.betas,
+        path=Path("labels"),
+    )
+    np.testing.assert_allclose(found, hands.transl, atol=1e-5)
+    np.testing.assert_allclose(
+        model.rest_joints(hands.betas)[:, 0], h.rest_root(hands.betas, is_right=is_right), atol=1e-6
+    )
+
+
+def test_mean_and_pca(tmp_path: Path) -> None:
+    h.write_mano(tmp_path)
+    right, left = (read_hand_model(tmp_path, is_right=side) for side in (True, False))
+    assert right is not None
+    assert left is not None
+    zero = np.zeros((1, 45))
+    np.testing.assert_allclose(right.add_mean(zero)[0].ravel(), h.HANDS_MEAN)
+    np.testing.assert_allclose(left.add_mean(zero), right.add_mean(zero) * h.FLIP)
+    first = np.eye(45)[:1]
+    expected = h.HANDS_MEAN + h.HANDS_COMPONENTS[0]
+    np.testing.assert_allclose(right.expand_pca(first)[0].ravel(), expected)
+
+
+def test_no_files_no_model(tmp_path: Path) -> None:
+    assert read_hand_model(tmp_path, is_right=True) is None
+    h.write_mano(tmp_path)
+    (tmp_path / "mano/MANO_LEFT.pkl").unlink()
+    assert read_hand_model(tmp_path, is_right=False) is None
+    assert read_hand_model(tmp_path, is_right=True) is not None
+    h.write_pickle(tmp_path / "mano/MANO_LEFT.pkl", {"hands_mean": np.zeros(45)})
+    with pytest.raises(SourceError, match=r"MANO_LEFT.pkl: lacks hands_components"):
+        read_hand_model(tmp_path, is_right=False)
+
+
+def test_turn_hand_turns_the_hand() -> None:
+    hands = h.pose_hands(4, 3)
+    R = np.diag([1.0, -1.0, -1.0])
+    turned = h.turn(hands, R)
+    np.testing.assert_allclose(turn_hand(R, hands.global_orient), turned.global_orient)
+    _, keypoints = h.model_output(turned.global_orient, turned.pose, turned.betas)
+    np.testing.assert_allclose(keypoints + turned.transl[:, None], turned.keypoints, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("is_right", [True, False])
+def test_the_side_is_seen_from_any_direction(seed: int, is_right: bool) -> None:
+    hands = h.pose_hands(seed, 5, is_right=is_right)
+    check_hands(hands.keypoints, is_right=is_right, path=Path("file"), key="xyz")
+    with pytest.raises(SourceError, match=r"file: xyz should be .* mirrored\?"):
+        check_hands(hands.keypoints, is_right=not is_right, path=Path("file"), key="xyz")
+
+
+def test_points_outside_the_picture_are_labels_but_no_evidence() -> None:
+    hands = h.pose_hands(0)
+    record = make(hands)
+    assert record.track.keypoints_2d[..., 2].all()
+    uv = hands.uv[0]
+    middle = float(np.median(uv[:, 0]))
+    shifted = hands.K - np.array([[0, 0, middle], [0, 0, 0], [0, 0, 0]])
+    cut = make(h.replace(hands, K=shifted))
+    outside = uv[:, 0] - middle <= -0.5
+    assert 0 < outside.sum() < 21
+    assert (cut.track.keypoints_2d[0, :, 2] == ~outside).all()
+    assert cut.targets.keypoints_2d[..., 2].all()
