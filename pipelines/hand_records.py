@@ -102,42 +102,46 @@ def make_record(
 
     Raises SourceError as `check_record` does, the file's name before it.
     """
-    points_2d = labels.keypoints_2d.astype(np.float32)
-    evidence = points_2d.copy()
-    height, width = image_size
-    inside = ((points_2d[..., :2] > -0.5) & (points_2d[..., :2] < (width - 0.5, height - 0.5))).all(
-        -1
-    )
-    seen = inside if labels.is_visible is None else inside & labels.is_visible
-    evidence[..., 2] *= seen
     try:
-        if labels.bbox_xyxy is None:
-            box = box_around(points_2d[..., :2], points_2d[..., 2] > 0)
-        else:
-            box = labels.bbox_xyxy.astype(np.float32)
+        track = _make_track(labels, image_size, first_frame=first_frame, fps=fps)
         record = Record(
             name=make_name(name),
             frames=tuple(FrameRef(path=frame) for frame in frames),
             image_size=image_size,
             fps=fps,
-            track=Track(
-                track_id=0,
-                first_frame=first_frame,
-                bbox_xyxy=box,
-                keypoints_2d=evidence,
-                timestamps=(first_frame + np.arange(len(frames))) / fps,
-                is_detected=np.ones(len(frames), bool),
-            ),
+            track=track,
             targets=_make_targets(labels),
             intrinsics=None if labels.intrinsics is None else labels.intrinsics.astype(np.float32),
             body="mano",
             is_right=is_right,
-            evidence="annotated" if evidence[..., 2].any() else "none",
+            evidence="annotated" if track.keypoints_2d[..., 2].any() else "none",
         )
         check_record(record)
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from None
     return record
+
+
+def _make_track(
+    labels: HandLabels, image_size: tuple[int, int], *, first_frame: int, fps: float
+) -> Track:
+    points = labels.keypoints_2d.astype(np.float32)
+    height, width = image_size
+    low, high = (-0.5, -0.5), (width - 0.5, height - 0.5)
+    seen = np.all((points[..., :2] > low) & (points[..., :2] < high), axis=-1)
+    if labels.is_visible is not None:
+        seen &= labels.is_visible
+    box = labels.bbox_xyxy
+    if box is None:
+        box = box_around(points[..., :2], points[..., 2] > 0).astype(np.float64)
+    return Track(
+        track_id=0,
+        first_frame=first_frame,
+        bbox_xyxy=box.astype(np.float32),
+        keypoints_2d=np.concatenate([points[..., :2], points[..., 2:] * seen[..., None]], -1),
+        timestamps=(first_frame + np.arange(len(points))) / fps,
+        is_detected=np.ones(len(points), bool),
+    )
 
 
 def _make_targets(labels: HandLabels) -> ClipTargets:
@@ -187,47 +191,6 @@ def project_points(
     labelled = (points[..., 3] > 0) & (points[..., 2] > 0)
     placed = np.where(labelled[..., None], points[..., :3], [0.0, 0.0, 1.0])
     return add_ones(project(placed, intrinsics), labelled)
-
-
-MIN_HANDS = 5
-MIN_CHIRALITY = -0.15
-
-
-def check_hands(
-    points: Float64[np.ndarray, "t 21 3"], *, is_right: bool, path: Path, key: str
-) -> None:
-    """Refuse joints in another order, and left hands that are called right ones, or mirrored.
-
-    Order: a finger's first bone is longer than its last, and shorter than the palm. Side: the
-    finger tips lie on the palm's side of the knuckles, for fingers hardly bend backwards; measured
-    in palm lengths as if the hand were what it is said to be. The median of at least five hands
-    decides: of fewer hands, nothing is said.
-
-    Raises SourceError naming file, key and both values.
-    """
-    if len(points) < MIN_HANDS:
-        return
-    fingers = points[:, 5:].reshape(-1, 4, 4, 3)
-    palm = np.linalg.norm(fingers[:, :, 0] - points[:, :1], axis=-1).mean()
-    first, last = (
-        float(np.linalg.norm(fingers[:, :, i] - fingers[:, :, i + 1], axis=-1).mean())
-        for i in (0, 2)
-    )
-    if not palm > first > last:
-        raise SourceError(
-            f"{path}: {key}: a palm of {palm:.3g} m, a finger's first bone of {first:.3g} m and "
-            f"last one of {last:.3g} m: another joint order?"
-        )
-    normal = np.cross(points[:, 5] - points[:, 0], points[:, 17] - points[:, 0])
-    normal /= np.linalg.norm(normal, axis=-1, keepdims=True) * (1 if is_right else -1)
-    bend = ((fingers[:, :, 3] - fingers[:, :, 0]).mean(1) * normal).sum(-1)
-    score = float(np.median(bend)) / palm
-    if score < MIN_CHIRALITY:
-        said, seen = ("right", "left") if is_right else ("left", "right")
-        raise SourceError(
-            f"{path}: {key} should be {said} hands, but their fingers bend as those of {seen} "
-            f"hands do ({score:.2f} palm lengths, at least {MIN_CHIRALITY}): mirrored?"
-        )
 
 
 def make_name(name: str) -> str:

@@ -29,12 +29,12 @@ import yaml
 from jaxtyping import Float64
 
 from extpose.schema import Split
+from pipelines.hand_checks import check_hands
 from pipelines.hand_model import fit_transl, read_hand_model
 from pipelines.hand_records import (
     HandLabels,
     HandPose,
     add_ones,
-    check_hands,
     find_runs,
     make_record,
     read_image_size,

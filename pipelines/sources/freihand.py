@@ -27,13 +27,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from extpose.schema import Split
+from pipelines.hand_checks import check_hands
 from pipelines.hand_model import fit_transl, read_hand_model
 from pipelines.hand_records import (
     UNIT_IMAGES,
     HandLabels,
     HandPose,
     add_ones,
-    check_hands,
     list_blocks,
     make_record,
     project_points,
@@ -51,7 +51,8 @@ _FOLDERS: dict[str, str] = {"train": "training", "test": "evaluation"}
 
 def list_units(root: Path, split: Split) -> list[str]:
     """Blocks of 500 images: `gs-00000500`. Backgrounds without a first image are left out."""
-    folder, count = _FOLDERS[split], _count(root, split)
+    folder = _FOLDERS[split]
+    count = count_matrices(root / f"{folder}_K.json")
     if split == "test":
         return list_blocks(count)
     pictures = require(root / folder / "rgb")

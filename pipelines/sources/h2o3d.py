@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from extpose.schema import Split
+from pipelines.hand_checks import check_hands
 from pipelines.hand_model import fit_transl, read_hand_model
 from pipelines.hand_records import (
     MANO_NAMES,
     HandLabels,
     add_ones,
-    check_hands,
     find_runs,
     make_record,
     order_hand,

@@ -28,13 +28,13 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from extpose.schema import Split
+from pipelines.hand_checks import check_hands
 from pipelines.hand_model import fit_transl, read_hand_model
 from pipelines.hand_records import (
     MANO_NAMES,
     OPENGL_TO_OPENCV,
     HandLabels,
     add_ones,
-    check_hands,
     find_runs,
     make_record,
     order_hand,

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from extpose.schema import Split
 from pipelines.hand_model import fit_transl, read_hand_model, turn_hand
@@ -123,17 +123,15 @@ def _read_view(
     world = np.stack([joints[n].points[part] for n in numbers])
     valid = np.stack([joints[n].is_valid[part] for n in numbers])
     points = (world - camera.position) @ camera.R.T
-    pixels = project_points(add_ones(points, valid), np.repeat(camera.K[None], len(points), 0))
-    inside = (pixels[..., :2] > -0.5) & (pixels[..., :2] < (size[1] - 0.5, size[0] - 0.5))
-    in_view = (inside.all(-1) & (pixels[..., 2] > 0)).sum(1) >= MIN_INSIDE
+    in_view = _count_inside(points, valid, camera, size) >= MIN_INSIDE
     lost = {"invalid_joints": ~valid[:, _WRIST], "out_of_view": valid[:, _WRIST] & ~in_view}
     for reason, frames in lost.items():
         if frames.any():
             yield Filtered(name=name, num_frames=int(frames.sum()), reason=reason)
     kept = np.flatnonzero(valid[:, _WRIST] & in_view)
+    steps = np.diff(sorted(images))
     if not len(kept):
         return
-    steps = np.diff(sorted(images))
     yield _View(
         name=name,
         images=[images[numbers[i]] for i in kept],
@@ -144,6 +142,18 @@ def _read_view(
         is_labelled=order_hand(valid, TIPS_THEN_WRIST)[kept],
         fits=np.stack([fits.get(numbers[i], {}).get(side, _NO_FIT) for i in kept]),
     )
+
+
+def _count_inside(
+    points: Float64[np.ndarray, "t 21 3"],
+    valid: Bool[np.ndarray, "t 21"],
+    camera: Camera,
+    size: tuple[int, int],
+) -> Int64[np.ndarray, " t"]:
+    """Valid points inside the picture, of each frame."""
+    pixels = project_points(add_ones(points, valid), np.repeat(camera.K[None], len(points), 0))
+    inside = (pixels[..., :2] > -0.5) & (pixels[..., :2] < (size[1] - 0.5, size[0] - 0.5))
+    return (inside.all(-1) & (pixels[..., 2] > 0)).sum(1)
 
 
 def _make_records(

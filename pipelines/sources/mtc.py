@@ -26,14 +26,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from extpose.pickles import read_pickle
 from extpose.schema import Split
+from pipelines.hand_checks import check_hands
 from pipelines.hand_records import (
     HandLabels,
     add_ones,
-    check_hands,
     make_record,
     read_image_size,
     require,
@@ -43,6 +43,7 @@ from pipelines.records import Filtered, Record, Source, SourceError, check_array
 UNIT_MOMENTS = 16
 MIN_VISIBLE = 11
 CENTIMETRE = 0.01
+CHECKED_MOMENTS = 2000
 _LISTS: dict[str, str] = {"train": "training_data", "test": "testing_data"}
 SIDES = ("left", "right")
 
@@ -59,15 +60,24 @@ def read_unit(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered
     moments = _read_moments(root, split)[first : first + UNIT_MOMENTS]
     cameras = _load(root / "annotation" / "camera_data.pkl")
     for side in SIDES:
-        found = [_read_landmarks(path, moment, side) for moment in moments]
-        points = [p for p in found if p is not None]
-        if points:
-            check_hands(
-                np.stack(points), is_right=side == "right", path=path, key=f"{side}_hand landmarks"
-            )
-        for moment, world in zip(moments, found, strict=True):
+        _check_side(path, path.stat().st_mtime_ns, split, side)
+        for moment in moments:
+            world = _read_landmarks(path, moment, side)
             if world is not None:
                 yield from _read_moment(root, moment, world, cameras, side=side)
+
+
+@lru_cache(maxsize=4)
+def _check_side(path: Path, _time: int, split: Split, side: str) -> None:
+    """Order and side, over the whole list: some moments stretch their fingers backwards."""
+    moments = _read_moments(path.parent.parent, split)
+    sampled = moments[:: max(1, len(moments) // CHECKED_MOMENTS)]
+    found = [_read_landmarks(path, moment, side) for moment in sampled]
+    points = [p for p in found if p is not None]
+    if points:
+        check_hands(
+            np.stack(points), is_right=side == "right", path=path, key=f"{side}_hand landmarks"
+        )
 
 
 def _read_moment(
@@ -79,26 +89,22 @@ def _read_moment(
     side: str,
 ) -> Iterator[Record | Filtered]:
     sequence, frame = str(moment["seqName"]), str(moment["frame_str"])
+    path, cameras_path = _annotation_path(root), root / "annotation" / "camera_data.pkl"
     views = moment[f"{side}_hand"].get("2D")
     if not isinstance(views, dict):
-        raise SourceError(f"{_annotation_path(root)}: {side}_hand of {sequence}/{frame} lacks 2D")
+        raise SourceError(f"{path}: {side}_hand of {sequence}/{frame} lacks 2D")
     for number, view in sorted(views.items()):
         name = f"{sequence}-{frame}-{number:02d}-{side}"
         image = root / "hdImgs" / sequence / frame / f"00_{number:02d}_{frame}.jpg"
-        flags = [
-            check_array(_annotation_path(root), f"{key} of {name}", view.get(key), shape=(21,)) > 0
-            for key in ("insideImg", "occluded")
-        ]
-        visible = flags[0] & ~flags[1]
+        visible = _read_visible(path, view, f"of {name}")
         reason = _reject(image, visible, overlap=bool(view.get("overlap", False)))
         if reason:
             yield Filtered(name=name, num_frames=1, reason=reason)
             continue
         camera = cameras.get(sequence, {}).get(number)
         if camera is None:
-            path = root / "annotation" / "camera_data.pkl"
-            raise SourceError(f"{path}: lacks camera {number} of {sequence}")
-        points, pixels, K = _project(root, world, camera, f"of {sequence}/{number}")
+            raise SourceError(f"{cameras_path}: lacks camera {number} of {sequence}")
+        points, pixels, K = _project(cameras_path, world, camera, f"of {sequence}/{number}")
         yield make_record(
             HandLabels(
                 keypoints_3d=add_ones(points[None]),
@@ -110,8 +116,16 @@ def _read_moment(
             frames=[image],
             image_size=read_image_size(image),
             is_right=side == "right",
-            path=_annotation_path(root),
+            path=path,
         )
+
+
+def _read_visible(path: Path, view: dict[str, Any], place: str) -> Bool[np.ndarray, " 21"]:
+    inside, occluded = (
+        check_array(path, f"{key} {place}", view.get(key), shape=(21,)) > 0
+        for key in ("insideImg", "occluded")
+    )
+    return inside & ~occluded
 
 
 def _reject(image: Path, visible: np.ndarray, *, overlap: bool) -> str | None:
@@ -123,15 +137,16 @@ def _reject(image: Path, visible: np.ndarray, *, overlap: bool) -> str | None:
 
 
 def _project(
-    root: Path, world: Float64[np.ndarray, "21 3"], camera: dict[str, Any], place: str
+    path: Path, world: Float64[np.ndarray, "21 3"], camera: dict[str, Any], place: str
 ) -> tuple[Float64[np.ndarray, "21 3"], Float64[np.ndarray, "21 2"], Float64[np.ndarray, "3 3"]]:
     """Metres in the camera's frame, pixels with distortion, and the camera matrix."""
-    path = root / "annotation" / "camera_data.pkl"
     K, R = (
         check_array(path, f"{key} {place}", camera.get(key), shape=(3, 3)) for key in ("K", "R")
     )
     t = check_array(path, f"t {place}", camera.get("t"), shape=(3, 1))[:, 0]
-    distortion = check_array(path, f"distCoef {place}", np.ravel(camera["distCoef"]), shape=(5,))
+    distortion = check_array(
+        path, f"distCoef {place}", np.ravel(camera.get("distCoef", [])), shape=(5,)
+    )
     points = world @ R.T + t * CENTIMETRE
     pixels, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, distortion)
     return points, pixels[:, 0].astype(np.float64), K

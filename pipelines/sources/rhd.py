@@ -25,12 +25,12 @@ import numpy as np
 
 from extpose.pickles import read_pickle
 from extpose.schema import Split
+from pipelines.hand_checks import check_hands
 from pipelines.hand_records import (
     UNIT_IMAGES,
     WRIST_THEN_TIPS,
     HandLabels,
     add_ones,
-    check_hands,
     list_blocks,
     make_record,
     order_hand,

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from extpose.data.augment import flip_targets
+from pipelines.hand_checks import check_hands
 from pipelines.hand_model import CHAIN_OF_HAND21, fit_transl, read_hand_model, turn_hand
 from pipelines.hand_records import (
     HandLabels,
     HandPose,
     add_ones,
-    check_hands,
     make_record,
     project_points,
 )
