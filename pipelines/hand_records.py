@@ -18,6 +18,7 @@ from extpose.body_file import MANO_TO_OPENPOSE
 from extpose.detect.people import Track
 from extpose.keypoints import KEYPOINT_NAMES
 from extpose.schema import ClipTargets
+from pipelines.hand_model import MovedHand
 from pipelines.records import (
     FrameRef,
     Record,
@@ -48,24 +49,6 @@ TIPS_THEN_WRIST = (*_TIPS_FIRST, "wrist")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HandPose:
-    """MANO parameters of one hand as `ClipTargets` has them: absolute rotations, camera frame.
-
-    Those of a left hand are of the mirrored right model (`pipelines/hand_model.py`).
-    """
-
-    global_orient: Float64[np.ndarray, "t 3"]
-    pose: Float64[np.ndarray, "t 15 3"]
-    transl: Float64[np.ndarray, "t 3"]
-
-    def cut(self, part: slice) -> "HandPose":
-        """Some of the frames."""
-        return HandPose(
-            global_orient=self.global_orient[part], pose=self.pose[part], transl=self.transl[part]
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class HandLabels:
     """What a data set says about one hand over t consecutive frames."""
 
@@ -74,7 +57,7 @@ class HandLabels:
     keypoints_2d: Float64[np.ndarray, "t 21 3"]
     """Pixels; 1 where labelled."""
     intrinsics: Float64[np.ndarray, "t 3 3"] | None
-    pose: HandPose | None = None
+    pose: MovedHand | None = None
     has_pose: Bool[np.ndarray, " t"] | None = None
     """None: of all frames, where there is a pose."""
     betas: Float64[np.ndarray, " 10"] | None = None

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from extpose.pickles import read_pickle
-from pipelines.hand_model import turn_hand
-from pipelines.hand_records import OPENGL_TO_OPENCV, HandPose, require
+from pipelines.hand_model import MovedHand, turn_hand
+from pipelines.hand_records import OPENGL_TO_OPENCV, require
 from pipelines.records import SourceError, check_array
 
 
@@ -43,9 +43,8 @@ class SideLabels:
     """Which of the asked frames these are."""
     joints: Float64[np.ndarray, "t 21 3"]
     is_labelled: Bool[np.ndarray, "t 21"]
-    pose: HandPose
+    hand: MovedHand
     has_pose: Bool[np.ndarray, " t"]
-    betas: Float64[np.ndarray, "t 10"]
     intrinsics: Float64[np.ndarray, "t 3 3"]
 
 
@@ -104,9 +103,8 @@ def read_side(metas: Sequence[tuple[Path, dict[str, Any]]], keys: SideKeys) -> S
         kept=tuple(kept),
         joints=joints @ OPENGL_TO_OPENCV,
         is_labelled=valid,
-        pose=_turn_pose(pose, trans, joints[:, 0]),
+        hand=_turn_pose(pose, trans, joints[:, 0], stack("handBeta", 10)),
         has_pose=has_pose,
-        betas=stack("handBeta", 10),
         intrinsics=stack("camMat", 3, 3),
     )
 
@@ -128,10 +126,12 @@ def _turn_pose(
     pose: Float64[np.ndarray, "t 48"],
     trans: Float64[np.ndarray, "t 3"],
     wrist: Float64[np.ndarray, "t 3"],
-) -> HandPose:
+    betas: Float64[np.ndarray, "t 10"],
+) -> MovedHand:
     rest = wrist - trans
-    return HandPose(
+    return MovedHand(
         global_orient=turn_hand(OPENGL_TO_OPENCV, pose[:, :3]),
         pose=pose[:, 3:].reshape(-1, 15, 3),
         transl=wrist @ OPENGL_TO_OPENCV - rest,
+        betas=betas,
     )

@@ -42,8 +42,6 @@ class Joints:
 
     points: Float64[np.ndarray, "42 3"]
     is_valid: Bool[np.ndarray, " 42"]
-    hand_type: str
-    """`right`, `left` or `interacting`."""
 
 
 def read_cameras(path: Path, capture: str) -> dict[str, Camera]:
@@ -97,11 +95,11 @@ def _read_joints(path: Path, _time: int) -> dict[str, dict[int, Joints]]:
 
 def _read_frame(path: Path, place: str, content: dict[str, Any]) -> Joints:
     points = check_array(path, f"world_coord {place}", content.get("world_coord"), shape=(42, 3))
-    valid = check_array(path, f"joint_valid {place}", content.get("joint_valid"), shape=(42, 1))
-    hand_type = content.get("hand_type")
-    if hand_type not in ("right", "left", "interacting"):
-        raise SourceError(f"{path}: hand_type {place} is {hand_type!r}")
-    return Joints(points / 1000, valid[:, 0] > 0, hand_type)
+    # (42, 1) in the files, (42) in some readers' copies.
+    valid = check_array(
+        path, f"joint_valid {place}", np.ravel(content.get("joint_valid", [])), shape=(42,)
+    )
+    return Joints(points / 1000, valid > 0)
 
 
 def read_fits(path: Path) -> dict[str, dict[int, dict[str, Float64[np.ndarray, " 61"]]]]:

@@ -7,8 +7,8 @@ layouts follow the public descriptions of the sets and were not compared with th
   and `righthand_kpts` (63 numbers: x, y, v), `lefthand_valid` and `righthand_valid`. Pictures are
   COCO's `train2017` and `val2017`.
 - Halpe: `annotations/halpe_{train,val}_v1.json`; a person has `keypoints` (136 x 3), of which 94 to
-  114 are the left and 115 to 135 the right hand. Pictures are HICO-DET's `train2015` and COCO's
-  `val2017`.
+  114 are the left and 115 to 135 the right hand. Pictures are HICO-DET's in `images/train2015` and
+  COCO's in `images/val2017` (AlphaPose's layout).
 - In both, v > 0 is taken for labelled, and the order is OpenPose's. Left is the person's own.
 
 A hand with fewer than five labelled keypoints is filtered as `few_keypoints` (HaMeR's rule); one
@@ -161,6 +161,8 @@ SOURCE_COCO = _make_source(
 )
 SOURCE_HALPE = _make_source(
     "halpe-hands",
-    _Layout("halpe_{}_v1.json", {"train": "train2015", "val": "val2017"}, is_halpe=True),
+    _Layout(
+        "halpe_{}_v1.json", {"train": "images/train2015", "val": "images/val2017"}, is_halpe=True
+    ),
     "github.com/Fang-Haoshu/Halpe-FullBody: annotations non-commercial; pictures Flickr's terms",
 )

@@ -30,10 +30,9 @@ from jaxtyping import Float64
 
 from extpose.schema import Split
 from pipelines.hand_checks import check_hands
-from pipelines.hand_model import fit_transl, read_hand_model
+from pipelines.hand_model import MovedHand, check_joints, read_hand_model
 from pipelines.hand_records import (
     HandLabels,
-    HandPose,
     add_ones,
     find_runs,
     make_record,
@@ -138,14 +137,18 @@ def _read_pose(
     *,
     is_right: bool,
     path: Path,
-) -> HandPose | None:
+) -> MovedHand | None:
     model = read_hand_model(root, is_right=is_right)
     if model is None:
         return None
-    orient, pose = params[:, :3], model.expand_pca(params[:, 3:48])
-    shapes = np.repeat(betas[None], len(params), 0)
-    fit_transl(model, points, global_orient=orient, pose=pose, betas=shapes, path=path)
-    return HandPose(global_orient=orient, pose=pose, transl=params[:, 48:])
+    hand = MovedHand(
+        global_orient=params[:, :3],
+        pose=model.expand_pca(params[:, 3:48]),
+        transl=params[:, 48:],
+        betas=np.repeat(betas[None], len(params), 0),
+    )
+    check_joints(model, hand, points, path=path)
+    return hand
 
 
 def _image_of(path: Path) -> Path:

@@ -12,10 +12,12 @@ with the files themselves:
 - `mano` is 61 numbers: 48 axis-angles whose last 45 are relative to MANO's mean pose (the toolbox
   loads the model with `flat_hand_mean=False, use_pca=False`), 10 shape, 2 + 1 for an approximate
   root, which is not used. So rotations are labelled only if the user's own MANO_RIGHT.pkl is in
-  `ROOT/mano`; `transl` then puts the posed joints on the labelled ones in the mean.
+  `ROOT/mano`. The root rotation is said to be that of the camera before the picture was warped, and
+  a user of the set found small differences; so the posed mesh is turned and moved as a whole onto
+  the labelled one, which also shows whether the pose is understood (3 mm).
 - The evaluation's xyz, verts and mano were published later (`FreiHAND_pub_v2_eval`); the two
   archives are unpacked into one folder. Its mano is read if it is there; that it has the same
-  format is an assumption, which the joints check.
+  format is an assumption, which the mesh checks.
 
 Records of the test split are named by their place in the official list (`00000000`, ...).
 """
@@ -28,11 +30,10 @@ from jaxtyping import Float64
 
 from extpose.schema import Split
 from pipelines.hand_checks import check_hands
-from pipelines.hand_model import fit_transl, read_hand_model
+from pipelines.hand_model import MovedHand, fit_mesh, read_hand_model
 from pipelines.hand_records import (
     UNIT_IMAGES,
     HandLabels,
-    HandPose,
     add_ones,
     list_blocks,
     make_record,
@@ -73,7 +74,7 @@ def read_unit(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered
     cameras = read_matrices(root / f"{folder}_K.json", first, stop, shape=(3, 3))
     vertices = read_matrices(root / f"{folder}_verts.json", first, stop, shape=(NUM_VERTICES, 3))
     check_hands(points, is_right=True, path=xyz_path, key=f"[{first}:{stop}]")
-    pose, betas = _read_poses(root, folder, first, stop, points)
+    pose, betas = _read_poses(root, folder, first, stop, vertices)
     pictures = [root / folder / "rgb" / f"{i + shift:08d}.jpg" for i in range(first, stop)]
     size = read_image_size(pictures[0])
     for i, picture in enumerate(pictures):
@@ -109,8 +110,8 @@ def _count(root: Path, split: Split) -> int:
 
 
 def _read_poses(
-    root: Path, folder: str, first: int, stop: int, points: Float64[np.ndarray, "n 21 3"]
-) -> tuple[HandPose | None, Float64[np.ndarray, "n 10"] | None]:
+    root: Path, folder: str, first: int, stop: int, vertices: Float64[np.ndarray, "n v 3"]
+) -> tuple[MovedHand | None, Float64[np.ndarray, "n 10"] | None]:
     """MANO parameters of a block: none without `*_mano.json`, shapes only without MANO's file."""
     path = root / f"{folder}_mano.json"
     if not path.exists() and folder == "evaluation":
@@ -119,9 +120,13 @@ def _read_poses(
     betas, model = values[:, 48:58], read_hand_model(root, is_right=True)
     if model is None:
         return None, betas
-    orient, pose = values[:, :3], model.add_mean(values[:, 3:48])
-    transl = fit_transl(model, points, global_orient=orient, pose=pose, betas=betas, path=path)
-    return HandPose(global_orient=orient, pose=pose, transl=transl), betas
+    hand = MovedHand(
+        global_orient=values[:, :3],
+        pose=model.add_mean(values[:, 3:48]),
+        transl=np.zeros((len(values), 3)),
+        betas=betas,
+    )
+    return fit_mesh(model, hand, vertices, path=path), betas
 
 
 SOURCE = Source(

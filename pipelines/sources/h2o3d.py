@@ -22,7 +22,7 @@ import numpy as np
 
 from extpose.schema import Split
 from pipelines.hand_checks import check_hands
-from pipelines.hand_model import fit_transl, read_hand_model
+from pipelines.hand_model import check_joints, read_hand_model
 from pipelines.hand_records import (
     MANO_NAMES,
     HandLabels,
@@ -81,7 +81,7 @@ def read_unit(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered
         path = metas[found.kept[0]][0]
         numbers = [int(frames[i]) for i in found.kept]
         labels = _make_labels(root, found, keys, path)
-        for part in find_runs(numbers, found.betas):
+        for part in find_runs(numbers, found.hand.betas):
             yield make_record(
                 _cut(labels, part, found),
                 name=f"{unit}-{numbers[part.start]:04d}-{side}",
@@ -101,20 +101,13 @@ def _make_labels(root: Path, found: SideLabels, keys: SideKeys, path: Path) -> H
     check_hands(joints[whole], is_right=keys.is_right, path=path, key=keys.joints)
     model, known = read_hand_model(root, is_right=keys.is_right), whole & found.has_pose
     if model is not None and known.any():
-        fit_transl(
-            model,
-            joints[known],
-            global_orient=found.pose.global_orient[known],
-            pose=found.pose.pose[known],
-            betas=found.betas[known],
-            path=path,
-        )
+        check_joints(model, found.hand.cut(known), joints[known], path=path)
     points = add_ones(joints, labelled)
     return HandLabels(
         keypoints_3d=points,
         keypoints_2d=project_points(points, found.intrinsics),
         intrinsics=found.intrinsics,
-        pose=found.pose,
+        pose=found.hand,
         has_pose=found.has_pose,
     )
 
@@ -124,9 +117,9 @@ def _cut(labels: HandLabels, part: slice, found: SideLabels) -> HandLabels:
         keypoints_3d=labels.keypoints_3d[part],
         keypoints_2d=labels.keypoints_2d[part],
         intrinsics=found.intrinsics[part],
-        pose=found.pose.cut(part),
+        pose=found.hand.cut(part),
         has_pose=found.has_pose[part],
-        betas=np.asarray(found.betas[part][0]),
+        betas=np.asarray(found.hand.betas[part][0]),
     )
 
 

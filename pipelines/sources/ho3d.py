@@ -29,7 +29,7 @@ from jaxtyping import Float64, Int64
 
 from extpose.schema import Split
 from pipelines.hand_checks import check_hands
-from pipelines.hand_model import fit_transl, read_hand_model
+from pipelines.hand_model import check_joints, read_hand_model
 from pipelines.hand_records import (
     MANO_NAMES,
     OPENGL_TO_OPENCV,
@@ -116,24 +116,17 @@ def _read_train(
     check_hands(joints, is_right=True, path=path, key="handJoints3D")
     model = read_hand_model(root, is_right=True)
     if model is not None:
-        fit_transl(
-            model,
-            joints,
-            global_orient=side.pose.global_orient,
-            pose=side.pose.pose,
-            betas=side.betas,
-            path=path,
-        )
+        check_joints(model, side.hand, joints, path=path)
     points = add_ones(joints)
-    for part in find_runs([numbers[i] for i in side.kept], side.betas):
+    for part in find_runs([numbers[i] for i in side.kept], side.hand.betas):
         yield (
             list(side.kept[part]),
             HandLabels(
                 keypoints_3d=points[part],
                 keypoints_2d=project_points(points[part], side.intrinsics[part]),
                 intrinsics=side.intrinsics[part],
-                pose=side.pose.cut(part),
-                betas=side.betas[part][0],
+                pose=side.hand.cut(part),
+                betas=side.hand.betas[part][0],
             ),
         )
 

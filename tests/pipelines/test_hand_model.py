@@ -4,13 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from extpose.body_model import load_body_model
 from extpose.data.augment import flip_targets
+from extpose.geometry import axis_angle_to_matrix
 from pipelines.hand_checks import check_hands
-from pipelines.hand_model import CHAIN_OF_HAND21, fit_transl, read_hand_model, turn_hand
+from pipelines.hand_model import (
+    CHAIN_OF_HAND21,
+    MovedHand,
+    check_joints,
+    read_hand_model,
+    turn_hand,
+)
 from pipelines.hand_records import (
     HandLabels,
-    HandPose,
     add_ones,
     make_record,
     project_points,
@@ -27,7 +35,7 @@ def make(hands: h.Hands) -> Record:
             keypoints_3d=points,
             keypoints_2d=project_points(points, intrinsics),
             intrinsics=intrinsics,
-            pose=HandPose(global_orient=hands.global_orient, pose=hands.pose, transl=hands.transl),
+            pose=moved(hands),
             betas=hands.betas[0],
             vertices=hands.vertices,
         ),
@@ -52,27 +60,50 @@ def test_a_mirrored_left_hand_is_a_right_one() -> None:
     np.testing.assert_allclose(vertices[:, :778] + shift, mirrored.vertices, atol=1e-5)
 
 
+def moved(hands: h.Hands) -> MovedHand:
+    return MovedHand(
+        global_orient=hands.global_orient,
+        pose=hands.pose,
+        transl=hands.transl,
+        betas=hands.betas,
+    )
+
+
 @pytest.mark.parametrize("is_right", [True, False])
-def test_joints_and_transl_agree_with_the_hand(tmp_path: Path, is_right: bool) -> None:
+def test_joints_and_mesh_agree_with_the_body_model(tmp_path: Path, is_right: bool) -> None:
     h.write_mano(tmp_path)
     model = read_hand_model(tmp_path, is_right=is_right)
     assert model is not None
     hands = h.pose_hands(9, 5, is_right=is_right, fixed_betas=False)
-    joints = model.joints(hands.global_orient, hands.pose, hands.betas)
     truth = hands.keypoints[:, CHAIN_OF_HAND21]
-    np.testing.assert_allclose(joints + hands.transl[:, None], truth, atol=1e-5)
-    found = fit_transl(
-        model,
-        hands.keypoints,
-        global_orient=hands.global_orient,
-        pose=hands.pose,
-        betas=hands.betas,
-        path=Path("labels"),
-    )
-    np.testing.assert_allclose(found, hands.transl, atol=1e-5)
+    np.testing.assert_allclose(model.joints(moved(hands)), truth, atol=1e-6)
     np.testing.assert_allclose(
-        model.rest_joints(hands.betas)[:, 0], h.rest_root(hands.betas, is_right=is_right), atol=1e-6
+        model.vertices(moved(hands))[:, : h.NUM_VERTICES], hands.vertices, atol=1e-6
     )
+    wrist = h.rest_root(hands.betas, is_right=is_right)
+    np.testing.assert_allclose(model.rest_wrist(hands.betas), wrist, atol=1e-6)
+    check_joints(model, moved(hands), hands.keypoints, path=Path("file"))
+    with pytest.raises(SourceError, match=r"file: .* misses the labelled joints by 30.0 mm"):
+        check_joints(model, moved(h.move(hands, np.array([0, 0, 0.03]))), hands.keypoints,
+                     path=Path("file"))  # fmt: skip
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_the_mesh_with_pose_correctives(tmp_path: Path, is_right: bool) -> None:
+    """Against the body model of the project, on a file that has them."""
+    h.write_mano(tmp_path, posedirs=np.random.default_rng(0).normal(0, 1e-3, (1669, 3, 135)))
+    model = read_hand_model(tmp_path, is_right=is_right)
+    assert model is not None
+    hands = h.pose_hands(9, 3, is_right=is_right)
+    flip, mirror = (np.ones(3), 1.0) if is_right else (h.FLIP, h.MIRROR)
+    body = load_body_model(tmp_path / "mano/MANO_RIGHT.pkl", "mano").double()
+    posed = body(
+        axis_angle_to_matrix(torch.from_numpy(hands.global_orient * flip)),
+        axis_angle_to_matrix(torch.from_numpy(hands.pose * flip)),
+        torch.from_numpy(hands.betas),
+    )
+    expected = posed.vertices.numpy() * mirror + hands.transl[:, None]
+    np.testing.assert_allclose(model.vertices(moved(hands)), expected, atol=1e-6)
 
 
 def test_mean_and_pca(tmp_path: Path) -> None:

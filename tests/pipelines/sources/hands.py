@@ -128,7 +128,7 @@ def rest_root(betas: np.ndarray, *, is_right: bool) -> np.ndarray:
     return roots.numpy() * (1.0 if is_right else MIRROR)
 
 
-def write_mano(root: Path) -> None:
+def write_mano(root: Path, *, posedirs: np.ndarray | None = None) -> None:
     """The free hand as MANO's two files: bent mean pose, a PCA; the left one with MANO's fault."""
     folder = root / "mano"
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,6 +137,8 @@ def write_mano(root: Path) -> None:
     fields["kintree_table"], fields["f"] = (
         fields[name].astype(np.int64) for name in ("kintree_table", "f")
     )
+    if posedirs is not None:
+        fields["posedirs"] = posedirs
     mean = HANDS_MEAN.reshape(15, 3)
     for side, flip in (("RIGHT", np.ones(3)), ("LEFT", FLIP)):
         file = fields | {

@@ -63,7 +63,7 @@ def root(tmp_path: Path, truth: dict[str, h.Hands], is_halpe: bool) -> Path:
         image = np.zeros((240, 320, 3), np.uint8)
         if i < COUNT:
             image = np.maximum(truth["left"].draw(i), truth["right"].draw(i))
-        folder = "train2015" if is_halpe else "train2017"
+        folder = "images/train2015" if is_halpe else "train2017"
         h.write_image(tmp_path / folder / f"{i:012d}.jpg", image)
     return tmp_path
 
