@@ -23,7 +23,7 @@ from pipelines.hand_records import (
     make_record,
     project_points,
 )
-from pipelines.records import Record, SourceError
+from pipelines.records import Record, SourceError, slice_record
 from tests.pipelines.sources import hands as h
 
 
@@ -160,3 +160,13 @@ def test_points_outside_the_picture_are_labels_but_no_evidence() -> None:
     assert 0 < outside.sum() < 21
     assert (cut.track.keypoints_2d[0, :, 2] == ~outside).all()
     assert cut.targets.keypoints_2d[..., 2].all()
+
+
+def test_a_slice_is_the_record_of_its_frames() -> None:
+    hands = h.pose_hands(2, 6)
+    part = slice_record(make(hands), 2, 5)
+    h.assert_is(part, hands, slice(2, 5))
+    h.assert_posed(part, hands, slice(2, 5))
+    assert part.track.first_frame == 2
+    assert part.targets.vertices is not None
+    np.testing.assert_allclose(part.targets.vertices, hands.vertices[2:5], atol=1e-6)

@@ -56,7 +56,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"\[0\] has shape \(1, 2\), expected \(2, 2\)"):
         read_matrices(path, 0, 1, shape=(2, 2))
     path.write_text("[[[1, x]]]")
-    with pytest.raises(SourceError, match=r"a.json: not a JSON list of matrices"):
+    with pytest.raises(SourceError, match=r"a.json: \[0\] is not a JSON matrix"):
         read_matrices(path, 0, 1, shape=(1, 2))
 
 
