@@ -16,7 +16,7 @@ Left hands. The parameters of a left hand are those of the mirror image of MANO_
 
 where `mirror` negates x of points, and y and z of axis-angles. MANO_LEFT is that mirror image
 (template, correctives and mean pose), but for x of its shape directions, which were forgotten to be
-negated in the published file (smplx issue 48). So the shape directions here are always the
+negated in the published file (vchoutas/smplx#48). So the shape directions here are always the
 mirrored right ones; only mean pose and PCA are taken from MANO_LEFT.
 
 Axes    t frames   j = 15 finger joints   n = 16 joints, wrist first (MANO's order)
