@@ -142,6 +142,30 @@ def box_around(
     return np.concatenate([low, high], 1).astype(np.float32)
 
 
+def check_array(
+    path: Path, key: str, value: object, *, shape: tuple[int | None, ...]
+) -> Float64[np.ndarray, "..."]:
+    """`value` as numbers of a known shape (None: any length).
+
+    Raises SourceError naming the file, the key and both shapes, or what is not a finite number.
+    """
+    if value is None:
+        raise SourceError(f"{path}: lacks {key}")
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{path}: {key} is not an array of numbers ({error})") from None
+    if len(array.shape) != len(shape) or any(
+        want not in (None, have) for have, want in zip(array.shape, shape, strict=True)
+    ):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise SourceError(f"{path}: {key} has shape {array.shape}, expected ({wanted})")
+    if not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise SourceError(f"{path}: {key} holds {array[place]} at {place}, not a finite number")
+    return array
+
+
 SIZES: dict[str, tuple[float, float]] = {"smpl": (0.3, 3.0), "mano": (0.04, 0.4)}
 """Least and largest plausible extent of a person's or a hand's 3D keypoints, metres."""
 MAX_REPROJECTION = 0.1
