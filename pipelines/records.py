@@ -178,6 +178,8 @@ def check_record(record: Record) -> None:
             f"{record.name}: keypoints_3d have a median depth of {np.median(depth):.3g} m, must be "
             "positive: wrong axes?"
         )
+    # Unlabelled points are zeros, which no camera sees.
+    points = np.where(both[..., None], points, (0.0, 0.0, 1.0))
     found = project(points, record.intrinsics.astype(np.float64))
     sizes = (record.track.bbox_xyxy[:, 2:] - record.track.bbox_xyxy[:, :2]).max(1)
     errors = np.linalg.norm(found - targets.keypoints_2d[..., :2], axis=-1) / sizes[:, None]

@@ -1,0 +1,234 @@
+"""Reading the annotation files of data sets: errors that name the file, the key and both values.
+
+Shared by the sources, which do not know each other. Nothing here knows a data set.
+
+Axes    t frames   k keypoints of the evidence   p keypoints of the labels   m points of a data set
+Units   pixels (centre of the top left pixel is 0, 0), metres, seconds
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Shaped
+
+from extpose.detect.people import Track
+from extpose.errors import AssetError
+from extpose.keypoints import COCO17_OF_BODY44, EXTRA19, KEYPOINT_NAMES, reorder_keypoints
+from extpose.pickles import read_pickle
+from extpose.schema import Gender
+from pipelines.records import SourceError, box_around
+
+BLOCK = 500
+"""Pictures of a unit where a data set has pictures only."""
+GENDERS: dict[str, Gender] = {
+    "m": "male", "male": "male", "f": "female", "female": "female", "neutral": "neutral",
+}  # fmt: skip
+
+
+def need_folder(path: Path) -> Path:
+    """`path`; SourceError where there is no such folder."""
+    if not path.is_dir():
+        raise SourceError(f"{path}: no such folder")
+    return path
+
+
+def need_file(path: Path) -> Path:
+    """`path`; SourceError where there is no such file."""
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file")
+    return path
+
+
+def read_pickled_dict(path: Path) -> dict[str, Any]:
+    """A pickled dict of arrays, lists, numbers and text, through the restricted reader."""
+    try:
+        content = read_pickle(need_file(path))
+    except AssetError as error:
+        raise SourceError(str(error)) from error
+    if not isinstance(content, dict):
+        raise SourceError(f"{path}: holds a {type(content).__name__}, expected a dict")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        return json.loads(need_file(path).read_bytes())
+    except ValueError as error:
+        raise SourceError(f"{path}: not readable JSON ({error})") from error
+
+
+def get_value(path: Path, content: Mapping[str, Any], key: str, kind: type | tuple) -> Any:
+    """`content[key]` of a type; a dotted key goes down. SourceError where it is not there."""
+    value: Any = content
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            have = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+            raise SourceError(f"{path}: no key {key!r}, has {have}")
+        value = value[part]
+    if not isinstance(value, kind):
+        raise SourceError(f"{path}: {key} is a {type(value).__name__}, expected {kind}")
+    return value
+
+
+def get_text(path: Path, content: Mapping[str, Any], key: str) -> str:
+    """`content[key]` as text, whether it is stored as text, bytes or an array of one."""
+    value = get_value(path, content, key, (str, bytes, np.ndarray))
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    if not isinstance(value, str | bytes):
+        raise SourceError(f"{path}: {key} is {value!r}, expected text")
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def to_gender(path: Path, key: str, value: str) -> Gender:
+    """How the data sets write it, to the project's names."""
+    if value.lower() not in GENDERS:
+        raise SourceError(f"{path}: {key} is {value!r}, expected one of {sorted(GENDERS)}")
+    return GENDERS[value.lower()]
+
+
+def to_floats(
+    path: Path, key: str, value: object, shape: tuple[int | None, ...]
+) -> Float64[np.ndarray, "..."]:
+    """Finite numbers of a shape (None: any size). SourceError names the file, key and both."""
+    array = np.asarray(value)
+    fits = array.ndim == len(shape) and all(
+        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in "fiub":
+        wanted = ", ".join("*" if size is None else str(size) for size in shape)
+        raise SourceError(
+            f"{path}: {key} is {array.dtype}{array.shape}, expected numbers ({wanted})"
+        )
+    floats = array.astype(np.float64)
+    if not np.isfinite(floats).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(floats))[0])
+        raise SourceError(f"{path}: {key}{list(place)} is {floats[place]}, expected finite numbers")
+    return floats
+
+
+def get_floats(
+    path: Path, content: Mapping[str, Any], key: str, shape: tuple[int | None, ...]
+) -> Float64[np.ndarray, "..."]:
+    """`to_floats` of `content[key]`."""
+    return to_floats(path, key, get_value(path, content, key, object), shape)
+
+
+def get_people(
+    path: Path, content: Mapping[str, Any], key: str, num: int | None = None
+) -> list[Any]:
+    """`content[key]`, a list with one item a person. SourceError unless it has `num`."""
+    people = list(get_value(path, content, key, (list, tuple, np.ndarray)))
+    if num is not None and len(people) != num:
+        raise SourceError(f"{path}: {key} has {len(people)} people, expected {num}")
+    return people
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Height, width of an image file as stored."""
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imread(str(need_file(path)), flags)
+    if image is None:
+        raise SourceError(f"{path}: not a readable image")
+    return int(image.shape[0]), int(image.shape[1])
+
+
+def find_runs(wanted: Bool[np.ndarray, " t"]) -> list[tuple[int, int]]:
+    """The stretches [start, stop) of consecutive frames that are wanted."""
+    steps = np.diff(np.concatenate([[0], wanted.astype(np.int8), [0]]))
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True)]
+
+
+def name_blocks(count: int, size: int = BLOCK) -> list[str]:
+    """Units of a list of pictures: `00000-00499`, ..."""
+    return [f"{a:05d}-{min(a + size, count) - 1:05d}" for a in range(0, count, size)]
+
+
+def cut_block(items: Sequence[Any], unit: str) -> Sequence[Any]:
+    """The items of a unit that `name_blocks` named."""
+    first, last = (int(part) for part in unit.split("-"))
+    return items[first : last + 1]
+
+
+def to_key(text: str) -> str:
+    """Text in the characters of a key."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in text)
+
+
+def with_ones(points: Shaped[np.ndarray, "*t m c"]) -> Float32[np.ndarray, "*t m c1"]:
+    """Points and a last channel of 1: they are labelled."""
+    ones = np.ones((*points.shape[:-1], 1))
+    return np.concatenate([points, ones], -1).astype(np.float32)
+
+
+_MOVABLE = {
+    f"lsp_{side}_{joint}": f"{side}_{joint}"
+    for side in ("left", "right")
+    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+}
+"""LSP's joints that a COCO skeleton has too."""
+
+
+def to_evidence(points: Float32[np.ndarray, "*t 44 3"]) -> Float32[np.ndarray, "*t 17 3"]:
+    """COCO's keypoints from labelled `body44` ones, for data sets without 2D detections.
+
+    Where OpenPose's joint is not labelled, LSP's of the same name stands in: other millimetres,
+    the same limb.
+    """
+    evidence = points[..., list(COCO17_OF_BODY44), :].copy()
+    stand_ins = reorder_keypoints(
+        points[..., -len(EXTRA19) :, :], [_MOVABLE.get(name) for name in EXTRA19], "coco17"
+    )
+    missing = evidence[..., 2:] == 0
+    return np.where(missing, stand_ins, evidence)
+
+
+def find_boxes(
+    points: Float32[np.ndarray, "t m 3"], fallback: Float32[np.ndarray, "t m2 3"] | None = None
+) -> Float32[np.ndarray, "t 4"]:
+    """Boxes (x0 y0 x1 y1) around the points with confidence; around `fallback` where none has.
+
+    Raises SourceError for a frame without any.
+    """
+    labelled = points[..., 2] > 0
+    if fallback is not None:
+        stand_in = (fallback[..., 2] > 0) & ~np.any(labelled, 1, keepdims=True)
+        points, labelled = (
+            np.concatenate(pair, 1) for pair in ((points, fallback), (labelled, stand_in))
+        )
+    return box_around(points[..., :2], labelled)
+
+
+def make_track(
+    boxes: Float32[np.ndarray, "t 4"],
+    evidence: Float32[np.ndarray, "t k 3"],
+    *,
+    first_frame: int = 0,
+    fps: float = 1.0,
+    track_id: int = 0,
+    is_detected: Bool[np.ndarray, " t"] | None = None,
+) -> Track:
+    """A track of annotated boxes; frame numbers count at `fps`."""
+    num = len(boxes)
+    return Track(
+        track_id=track_id,
+        first_frame=first_frame,
+        bbox_xyxy=boxes,
+        keypoints_2d=evidence,
+        timestamps=(first_frame + np.arange(num)) / fps,
+        is_detected=np.ones(num, bool) if is_detected is None else is_detected,
+    )
+
+
+OPENPOSE18 = (
+    "nose", None, "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
+    "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
+)  # fmt: skip
+"""OpenPose's older set (its COCO model) among `coco17`, which has no neck."""
+COCO17 = KEYPOINT_NAMES["coco17"]
