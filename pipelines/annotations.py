@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(need_file(path).read_bytes())
     except ValueError as error:
-        raise SourceError(f"{path}: not readable JSON ({error})") from error
+        raise SourceError(f"{path}: not a readable JSON file ({error})") from error
 
 
 def get_value(path: Path, content: Mapping[str, Any], key: str, kind: type | tuple) -> Any:
@@ -102,7 +102,7 @@ def to_floats(
     if not fits or array.dtype.kind not in "fiub":
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
         raise SourceError(
-            f"{path}: {key} is {array.dtype}{array.shape}, expected numbers ({wanted})"
+            f"{path}: {key} is {array.dtype} of shape {array.shape}, expected numbers ({wanted})"
         )
     floats = array.astype(np.float64)
     if not np.isfinite(floats).all():

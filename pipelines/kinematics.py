@@ -19,6 +19,8 @@ from pipelines.records import SourceError
 SMPL_PARENTS = (
     -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21
 )  # fmt: skip
+_PAIRS = ((1, 2), (4, 5), (7, 8), (16, 17), (18, 19), (20, 21))
+"""Left and right: hips, knees, ankles, shoulders, elbows, wrists."""
 USUAL_ROOT = np.array([0.0, -0.23, 0.02])
 """Where J0 is in SMPL's frame, roughly, whatever the shape."""
 
@@ -90,6 +92,18 @@ def find_rest_root(
     return check_rest_root(name, rest)
 
 
+def check_rest_joints(name: str, rest: Float64[np.ndarray, "24 3"]) -> Float64[np.ndarray, " 3"]:
+    """J0 of the joints at rest; SourceError unless they are SMPL's: the left ones at larger x."""
+    across = np.array([rest[left, 0] - rest[right, 0] for left, right in _PAIRS])
+    if (across < 0).any():
+        pair = _PAIRS[int(np.argmin(across))]
+        raise SourceError(
+            f"{name}: joint {pair[0]} is left of joint {pair[1]} in SMPL, here it is "
+            f"{-across.min():.3g} m to the right of it: left and right are swapped?"
+        )
+    return check_rest_root(name, rest[0])
+
+
 def check_rest_root(name: str, rest: Float64[np.ndarray, " 3"]) -> Float64[np.ndarray, " 3"]:
     """`rest`; SourceError where it is not where SMPL's root joint is."""
     if np.abs(rest - USUAL_ROOT).max() > 0.15:
@@ -117,7 +131,7 @@ def fit_joints(
     shift: Float64[np.ndarray, "t 3"],
     intrinsics: Float64[np.ndarray, "t 3 3"],
     root_turn: Float64[np.ndarray, "t 3 3"],
-) -> tuple[Float64[np.ndarray, "t 24 3"], Float64[np.ndarray, " 3"], float]:
+) -> tuple[Float64[np.ndarray, "t 24 3"], Float64[np.ndarray, "24 3"], float]:
     """The 24 joints in the camera from their projections, without the body's file.
 
     Joint n is `root_turn @ J0 + shift + sum of turned[parent] @ bone` up the chain, with `turned`
@@ -125,8 +139,8 @@ def fit_joints(
     while each projection gives two equations. One least-squares problem gives all of them.
 
     Returns:
-        joints of each frame, J0, and the largest standard error of a bone or of J0 in metres per
-        pixel of noise: how far the frames determine the answer.
+        joints of each frame, joints of the body at rest, and the largest standard error of a bone
+        or of J0 in metres per pixel of noise: how far the frames determine the answer.
     """
     num_frames = len(seen)
     paths = np.zeros((num_frames, 24, 3, 72))
@@ -149,7 +163,10 @@ def fit_joints(
     covariance = np.linalg.inv(matrix.T @ matrix + np.diag(prior))
     solution = covariance @ (matrix.T @ (right * weight).reshape(-1) + prior * usual)
     joints = paths @ solution + shift[:, None]
-    return joints, solution[:3], float(np.sqrt(np.diag(covariance).max()))
+    rest = solution.reshape(24, 3).copy()
+    for joint, parent in enumerate(SMPL_PARENTS[1:], start=1):
+        rest[joint] += rest[parent]
+    return joints, rest, float(np.sqrt(np.diag(covariance).max()))
 
 
 def _normalise(
