@@ -7,6 +7,7 @@ Units   pixels (centre of the top left pixel is 0, 0), metres, seconds
 """
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,17 @@ OPENPOSE18 = (
 )  # fmt: skip
 """OpenPose's older set (its COCO model) among `coco17`, which has no neck."""
 COCO17 = KEYPOINT_NAMES["coco17"]
+
+
+def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Arrays of an npz archive; arrays of pickled objects are refused.
+
+    Raises SourceError naming the file and the key that is not there or not readable.
+    """
+    try:
+        with np.load(need_file(path), allow_pickle=False) as archive:
+            if missing := sorted(set(keys) - set(archive.files)):
+                raise SourceError(f"{path}: no key {missing[0]!r}, has {sorted(archive.files)}")
+            return {key: archive[key] for key in keys}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise SourceError(f"{path}: not a readable npz of plain arrays ({error})") from error

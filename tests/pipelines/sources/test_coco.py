@@ -124,7 +124,9 @@ def test_hands_are_records_of_their_own(tmp_path: Path, world: World) -> None:
     wrist = points_of(world, 0, ("left_wrist",))[0, 0]
     np.testing.assert_allclose(hand.targets.keypoints_2d[0, 0, :2], wrist, atol=0.01)
     assert hand.targets.keypoints_2d[0, :, 2].tolist() == [1] * 20 + [0]
-    np.testing.assert_allclose(hand.track.bbox_xyxy[0], np.concatenate([wrist, wrist + (8, 5)]), atol=0.01)
+    np.testing.assert_allclose(
+        hand.track.bbox_xyxy[0], np.concatenate([wrist, wrist + np.array([8, 5])]), atol=0.01
+    )
 
 
 @pytest.mark.parametrize(
