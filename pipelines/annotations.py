@@ -2,10 +2,10 @@
 
 Shared by the sources, which do not know each other. Nothing here knows a data set.
 
-Axes    t frames   k keypoints of the evidence   p keypoints of the labels   m points of a data set
-Units   pixels (centre of the top left pixel is 0, 0), metres, seconds
+Axes    t frames
 """
 
+import importlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 
-from extpose.detect.people import Track
 from extpose.errors import AssetError
-from extpose.keypoints import COCO17_OF_BODY44, EXTRA19, KEYPOINT_NAMES, reorder_keypoints
 from extpose.pickles import read_pickle
 from extpose.schema import Gender
-from pipelines.records import SourceError, box_around
+from pipelines.records import SourceError
 
 BLOCK = 500
 """Pictures of a unit where a data set has pictures only."""
@@ -161,80 +159,6 @@ def to_key(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in text)
 
 
-def with_ones(points: Shaped[np.ndarray, "*t m c"]) -> Float32[np.ndarray, "*t m c1"]:
-    """Points and a last channel of 1: they are labelled."""
-    ones = np.ones((*points.shape[:-1], 1))
-    return np.concatenate([points, ones], -1).astype(np.float32)
-
-
-_MOVABLE = {
-    f"lsp_{side}_{joint}": f"{side}_{joint}"
-    for side in ("left", "right")
-    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-}
-"""LSP's joints that a COCO skeleton has too."""
-
-
-def to_evidence(points: Float32[np.ndarray, "*t 44 3"]) -> Float32[np.ndarray, "*t 17 3"]:
-    """COCO's keypoints from labelled `body44` ones, for data sets without 2D detections.
-
-    Where OpenPose's joint is not labelled, LSP's of the same name stands in: other millimetres,
-    the same limb.
-    """
-    evidence = points[..., list(COCO17_OF_BODY44), :].copy()
-    stand_ins = reorder_keypoints(
-        points[..., -len(EXTRA19) :, :], [_MOVABLE.get(name) for name in EXTRA19], "coco17"
-    )
-    missing = evidence[..., 2:] == 0
-    return np.where(missing, stand_ins, evidence)
-
-
-def find_boxes(
-    points: Float32[np.ndarray, "t m 3"], fallback: Float32[np.ndarray, "t m2 3"] | None = None
-) -> Float32[np.ndarray, "t 4"]:
-    """Boxes (x0 y0 x1 y1) around the points with confidence; around `fallback` where none has.
-
-    Raises SourceError for a frame without any.
-    """
-    labelled = points[..., 2] > 0
-    if fallback is not None:
-        stand_in = (fallback[..., 2] > 0) & ~np.any(labelled, 1, keepdims=True)
-        points, labelled = (
-            np.concatenate(pair, 1) for pair in ((points, fallback), (labelled, stand_in))
-        )
-    return box_around(points[..., :2], labelled)
-
-
-def make_track(
-    boxes: Float32[np.ndarray, "t 4"],
-    evidence: Float32[np.ndarray, "t k 3"],
-    *,
-    first_frame: int = 0,
-    fps: float = 1.0,
-    track_id: int = 0,
-    is_detected: Bool[np.ndarray, " t"] | None = None,
-) -> Track:
-    """A track of annotated boxes; frame numbers count at `fps`."""
-    num = len(boxes)
-    return Track(
-        track_id=track_id,
-        first_frame=first_frame,
-        bbox_xyxy=boxes,
-        keypoints_2d=evidence,
-        timestamps=(first_frame + np.arange(num)) / fps,
-        is_detected=np.ones(num, bool) if is_detected is None else is_detected,
-    )
-
-
-OPENPOSE18 = (
-    "nose", None, "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
-    "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
-    "right_eye", "left_eye", "right_ear", "left_ear",
-)  # fmt: skip
-"""OpenPose's older set (its COCO model) among `coco17`, which has no neck."""
-COCO17 = KEYPOINT_NAMES["coco17"]
-
-
 def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Arrays of an npz archive; arrays of pickled objects are refused.
 
@@ -247,3 +171,22 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
             return {key: archive[key] for key in keys}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path}: not a readable npz of plain arrays ({error})") from error
+
+
+def read_h5(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Arrays of a Matlab file of version 7.3, which is HDF5: the axes are reversed.
+
+    Raises SourceError naming the file and what is not there; h5py is an optional dependency.
+    """
+    try:
+        h5py = importlib.import_module("h5py")
+    except ModuleNotFoundError:
+        raise SourceError(
+            f"{path}: reading Matlab 7.3 files needs the package h5py: "
+            "pip install 'extpose[datasets]'"
+        ) from None
+    try:
+        with h5py.File(need_file(path), "r") as file:
+            return {key: np.asarray(file[key]) for key in keys}
+    except (OSError, KeyError) as error:
+        raise SourceError(f"{path}: not a readable Matlab 7.3 file ({error})") from error

@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from extpose.keypoints import NUM_KEYPOINTS, KeypointSet, reorder_keypoints
+from extpose.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, KeypointSet, reorder_keypoints
 from extpose.schema import TARGET_SET, BodyName
 from pipelines.annotations import (
-    COCO17,
     cut_block,
     get_value,
-    make_track,
     name_blocks,
     need_file,
     read_json,
@@ -30,6 +28,7 @@ from pipelines.annotations import (
     to_key,
 )
 from pipelines.records import Filtered, FrameRef, Record, SourceError, empty_targets
+from pipelines.tracks import make_track
 
 MIN_KEYPOINTS = 5
 """Of a person, labelled; fewer are filtered, as HMR2.0's training does."""
@@ -123,7 +122,7 @@ def read_person(
     num = int((points[:, 2] > 0).sum())
     if num != (said := get_value(file, person, "num_keypoints", int)):
         raise SourceError(f"{file}: {name}: num_keypoints is {said}, {num} have v > 0")
-    labels = reorder_keypoints(points, COCO17, "body44")
+    labels = reorder_keypoints(points, KEYPOINT_NAMES["coco17"], "body44")
     if has_feet:
         feet = to_floats(file, f"{name}: foot_kpts", person.get("foot_kpts"), (18,)).reshape(6, 3)
         labels += reorder_keypoints(feet.astype(np.float32), FEET6, "body44")

@@ -30,16 +30,12 @@ from extpose.body_file import SMPL_TO_OPENPOSE
 from extpose.keypoints import OPENPOSE25, reorder_keypoints
 from extpose.schema import ClipTargets, Split
 from pipelines.annotations import (
-    find_boxes,
-    make_track,
     need_folder,
     read_image_size,
     read_npz,
-    to_evidence,
     to_floats,
     to_gender,
     to_key,
-    with_ones,
 )
 from pipelines.kinematics import check_rest_joints, fit_joints, rotate_chain
 from pipelines.records import (
@@ -53,6 +49,7 @@ from pipelines.records import (
     project,
     slice_record,
 )
+from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 FPS = 30.0
 MAX_RESIDUAL = 1.0

@@ -34,19 +34,15 @@ from jaxtyping import Float32, Float64
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import ClipTargets, Split
 from pipelines.annotations import (
-    find_boxes,
     find_runs,
     get_floats,
     get_text,
     get_value,
-    make_track,
     need_folder,
     read_image_size,
     read_pickled_dict,
-    to_evidence,
     to_gender,
     to_key,
-    with_ones,
 )
 from pipelines.kinematics import (
     check_rest_joints,
@@ -66,6 +62,7 @@ from pipelines.records import (
     project,
     slice_record,
 )
+from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 FPS = 30.0
 MAX_RESIDUAL = 1.0

@@ -30,20 +30,16 @@ from jaxtyping import Bool, Float32, Float64
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import ClipTargets, Gender, Split
 from pipelines.annotations import (
-    OPENPOSE18,
-    find_boxes,
     find_runs,
     get_floats,
     get_people,
     get_text,
-    make_track,
     need_folder,
     read_image_size,
     read_pickled_dict,
     to_floats,
     to_gender,
     to_key,
-    with_ones,
 )
 from pipelines.kinematics import check_rotations, find_rest_root, turn_body, turn_points
 from pipelines.records import (
@@ -57,6 +53,7 @@ from pipelines.records import (
     project,
     slice_record,
 )
+from pipelines.tracks import OPENPOSE18, find_boxes, make_track, with_ones
 
 FPS = 30.0
 _FOLDERS: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}

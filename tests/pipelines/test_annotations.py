@@ -9,7 +9,6 @@ import pytest
 from extpose.keypoints import KEYPOINT_NAMES
 from pipelines.annotations import (
     cut_block,
-    find_boxes,
     find_runs,
     get_floats,
     get_text,
@@ -18,10 +17,10 @@ from pipelines.annotations import (
     read_image_size,
     read_json,
     read_pickled_dict,
-    to_evidence,
     to_key,
 )
 from pipelines.records import SourceError
+from pipelines.tracks import find_boxes, to_evidence
 
 HERE = Path("file.pkl")
 
