@@ -91,9 +91,17 @@ def to_gender(path: Path, key: str, value: str) -> Gender:
 
 
 def to_floats(
-    path: Path, key: str, value: object, shape: tuple[int | None, ...]
+    path: Path,
+    key: str,
+    value: object,
+    shape: tuple[int | None, ...],
+    *,
+    used: Bool[np.ndarray, " t"] | None = None,
 ) -> Float64[np.ndarray, "..."]:
-    """Finite numbers of a shape (None: any size). SourceError names the file, key and both."""
+    """Finite numbers of a shape (None: any size). SourceError names the file, key and both.
+
+    Frames that are not `used` may hold anything and are set to 0.
+    """
     array = np.asarray(value)
     fits = array.ndim == len(shape) and all(
         want is None or have == want for have, want in zip(array.shape, shape, strict=True)
@@ -104,6 +112,8 @@ def to_floats(
             f"{path}: {key} is {array.dtype} of shape {array.shape}, expected numbers ({wanted})"
         )
     floats = array.astype(np.float64)
+    if used is not None:
+        floats[~used] = 0
     if not np.isfinite(floats).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(floats))[0])
         raise SourceError(f"{path}: {key}{list(place)} is {floats[place]}, expected finite numbers")
@@ -111,10 +121,15 @@ def to_floats(
 
 
 def get_floats(
-    path: Path, content: Mapping[str, Any], key: str, shape: tuple[int | None, ...]
+    path: Path,
+    content: Mapping[str, Any],
+    key: str,
+    shape: tuple[int | None, ...],
+    *,
+    used: Bool[np.ndarray, " t"] | None = None,
 ) -> Float64[np.ndarray, "..."]:
     """`to_floats` of `content[key]`."""
-    return to_floats(path, key, get_value(path, content, key, object), shape)
+    return to_floats(path, key, get_value(path, content, key, object), shape, used=used)
 
 
 def get_people(

@@ -11,7 +11,7 @@ Source  Loper et al., SMPL (2015), Eq. 2-4: joint 0 of a posed body is J0(betas)
 """
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from scipy.spatial.transform import Rotation
 
 from pipelines.records import SourceError
@@ -36,16 +36,24 @@ def to_axis_angles(matrices: Float64[np.ndarray, "*b 3 3"]) -> Float64[np.ndarra
     return Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(matrices.shape[:-1])
 
 
-def check_rotations(name: str, matrices: Float64[np.ndarray, "t 3 3"]) -> None:
-    """Refuse matrices that do not rotate: SourceError naming the frame and the determinant."""
-    errors = np.abs(matrices @ np.swapaxes(matrices, -1, -2) - np.eye(3)).max((-1, -2))
-    determinants = np.linalg.det(matrices)
+def check_cameras(
+    name: str, extrinsics: Float64[np.ndarray, "t 4 4"], used: Bool[np.ndarray, " t"]
+) -> tuple[Float64[np.ndarray, "t 3 3"], Float64[np.ndarray, "t 3"]]:
+    """Rotation and offset of cameras; the identity where they are not used.
+
+    Raises SourceError naming the frame and the determinant of what does not rotate.
+    """
+    cameras = np.where(used[:, None, None], extrinsics, np.eye(4))
+    rotation = cameras[:, :3, :3]
+    errors = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max((-1, -2))
+    determinants = np.linalg.det(rotation)
     bad = (errors > 1e-2) | (determinants < 0)
     if bad.any():
         frame = int(np.argmax(bad))
         raise SourceError(
             f"{name}[{frame}]: not a rotation (determinant {determinants[frame]:.3g}, expected 1)"
         )
+    return rotation, cameras[:, :3, 3]
 
 
 def turn_points(

@@ -20,7 +20,7 @@ Frames outside `good_frames_mask` are filtered as `bad_frame`.
 
 The layout was learned from the data set's own description (`dataset.md` of its repository); that
 `extrinsics` take the world to the camera, from how the authors' evaluation uses them. Not verified
-without the data: the frame rate, and that `kp2d` are not rounded (rounded ones would be refused).
+without the data: the frame rate, and that `kp2d` are not rounded (which would cost millimetres).
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import ClipTargets, Split
@@ -45,8 +45,8 @@ from pipelines.annotations import (
     to_key,
 )
 from pipelines.kinematics import (
+    check_cameras,
     check_rest_joints,
-    check_rotations,
     fit_joints,
     rotate_chain,
     turn_body,
@@ -92,7 +92,7 @@ def read_unit(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered
         raise SourceError(f"{frames[-1].path}: no such file, {path} has n_frames = {num_frames}")
     is_good = get_floats(path, content, "good_frames_mask", (num_frames,)) > 0
     intrinsics = np.tile(get_floats(path, content, "camera.intrinsics", (3, 3)), (num_frames, 1, 1))
-    evidence, boxes = _read_evidence(path, content, num_frames)
+    evidence, boxes = _read_evidence(path, content, is_good)
     name = to_key(unit)
     if is_good.any():
         record = Record(
@@ -128,11 +128,12 @@ def _read_size(path: Path, content: dict[str, Any], image: Path) -> tuple[int, i
 
 
 def _read_evidence(
-    path: Path, content: dict[str, Any], num_frames: int
+    path: Path, content: dict[str, Any], is_good: Bool[np.ndarray, " t"]
 ) -> tuple[Float32[np.ndarray, "t 17 3"], Float32[np.ndarray, "t 4"]]:
-    points = with_ones(get_floats(path, content, "kp2d", (num_frames, 24, 2)))
+    num = len(is_good)
+    points = with_ones(get_floats(path, content, "kp2d", (num, 24, 2), used=is_good))
     labels = reorder_keypoints(points, SMPL24_NAMES, "body44")
-    boxes = get_floats(path, content, "bboxes.bboxes", (num_frames, 4)).astype(np.float32)
+    boxes = get_floats(path, content, "bboxes.bboxes", (num, 4), used=is_good).astype(np.float32)
     is_empty = np.any(boxes[:, 2:] <= boxes[:, :2], 1, keepdims=True)
     return to_evidence(labels), np.where(is_empty, find_boxes(points), boxes)
 
@@ -140,17 +141,17 @@ def _read_evidence(
 def _read_targets(
     path: Path,
     content: dict[str, Any],
-    is_good: np.ndarray,
+    is_good: Bool[np.ndarray, " t"],
     intrinsics: Float64[np.ndarray, "t 3 3"],
 ) -> ClipTargets:
     num = len(is_good)
-    extrinsics = get_floats(path, content, "camera.extrinsics", (num, 4, 4))
-    rotation, offset = extrinsics[:, :3, :3], extrinsics[:, :3, 3]
-    check_rotations(f"{path}: camera.extrinsics", rotation[is_good])
-    orient = get_floats(path, content, "smpl.poses_root", (num, 3))
-    pose = get_floats(path, content, "smpl.poses_body", (num, 69)).reshape(num, 23, 3)
-    transl = get_floats(path, content, "smpl.trans", (num, 3))
-    seen = get_floats(path, content, "kp2d", (num, 24, 2))
+    extrinsics = get_floats(path, content, "camera.extrinsics", (num, 4, 4), used=is_good)
+    rotation, offset = check_cameras(f"{path}: camera.extrinsics", extrinsics, is_good)
+    orient = get_floats(path, content, "smpl.poses_root", (num, 3), used=is_good)
+    flat = get_floats(path, content, "smpl.poses_body", (num, 69), used=is_good)
+    pose = flat.reshape(num, 23, 3)
+    transl = get_floats(path, content, "smpl.trans", (num, 3), used=is_good)
+    seen = get_floats(path, content, "kp2d", (num, 24, 2), used=is_good)
     shift = np.einsum("trc,tc->tr", rotation, transl) + offset
     joints = np.zeros((num, 24, 3))
     joints[is_good], rest, uncertainty = fit_joints(

@@ -41,7 +41,7 @@ from pipelines.annotations import (
     to_gender,
     to_key,
 )
-from pipelines.kinematics import check_rotations, find_rest_root, turn_body, turn_points
+from pipelines.kinematics import check_cameras, find_rest_root, turn_body, turn_points
 from pipelines.records import (
     SMPL24_NAMES,
     Filtered,
@@ -67,6 +67,7 @@ class _Sequence:
     name: str
     content: dict[str, Any]
     num_people: int
+    has_camera: Bool[np.ndarray, "people t"]
     rotation: Float64[np.ndarray, "t 3 3"]
     offset: Float64[np.ndarray, "t 3"]
     intrinsics: Float64[np.ndarray, "t 3 3"]
@@ -95,11 +96,19 @@ def _read_sequence(root: Path, split: Split, unit: str) -> _Sequence:
     if (name := get_text(path, content, "sequence")) != unit:
         raise SourceError(f"{path}: sequence is {name!r}, the file is called {unit!r}")
     poses = get_people(path, content, "poses")
-    cameras = get_floats(path, content, "cam_poses", (None, 4, 4))
-    check_rotations(f"{path}: cam_poses", cameras[:, :3, :3])
+    has_camera = np.array(
+        [
+            to_floats(path, f"campose_valid[{i}]", valid, (None,)) > 0
+            for i, valid in enumerate(get_people(path, content, "campose_valid", len(poses)))
+        ]
+    )
+    used = np.asarray(has_camera.any(0))
+    num_frames = len(used)
+    cameras = get_floats(path, content, "cam_poses", (num_frames, 4, 4), used=used)
+    rotation, offset = check_cameras(f"{path}: cam_poses", cameras, used)
     intrinsics = get_floats(path, content, "cam_intrinsics", (3, 3))
     folder = need_folder(root / "imageFiles" / unit)
-    frames = tuple(FrameRef(path=folder / f"image_{i:05d}.jpg") for i in range(len(cameras)))
+    frames = tuple(FrameRef(path=folder / f"image_{i:05d}.jpg") for i in range(num_frames))
     for frame in (frames[0], frames[-1]):
         if not frame.path.is_file():
             raise SourceError(f"{frame.path}: no such file, {path} has {len(frames)} frames")
@@ -108,9 +117,10 @@ def _read_sequence(root: Path, split: Split, unit: str) -> _Sequence:
         name=to_key(unit),
         content=content,
         num_people=len(poses),
-        rotation=cameras[:, :3, :3],
-        offset=cameras[:, :3, 3],
-        intrinsics=np.tile(intrinsics, (len(cameras), 1, 1)),
+        has_camera=has_camera,
+        rotation=rotation,
+        offset=offset,
+        intrinsics=np.tile(intrinsics, (num_frames, 1, 1)),
         frames=frames,
         image_size=read_image_size(frames[0].path),
     )
@@ -125,7 +135,7 @@ def _read_person(sequence: _Sequence, person: int) -> Iterator[Record | Filtered
     height, width = sequence.image_size
     inside = ((projected[..., :2] >= 0) & (projected[..., :2] < (width, height))).all(-1)
     is_detected = np.asarray(np.any(evidence[..., 2] > 0, 1))
-    has_camera = _floats(sequence, "campose_valid", person, (num_frames,)) > 0
+    has_camera = sequence.has_camera[person]
     wanted = has_camera & np.all(joints_cam[..., 2] > 0, 1) & (is_detected | np.any(inside, 1))
     record = Record(
         name=f"{sequence.name}-{person}",

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extpose.keypoints import KEYPOINT_NAMES
 from pipelines.annotations import (
     cut_block,
     find_runs,
@@ -20,7 +19,6 @@ from pipelines.annotations import (
     to_key,
 )
 from pipelines.records import SourceError
-from pipelines.tracks import find_boxes, to_evidence
 
 HERE = Path("file.pkl")
 
@@ -77,24 +75,12 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     assert read_json(path) == [1]
 
 
-def test_boxes_fall_back_frame_by_frame() -> None:
-    points = np.array([[[1, 2, 1], [3, 5, 0.5], [9, 9, 0]], [[0, 0, 0]] * 3], np.float32)
-    fallback = np.array([[[7, 7, 1], [8, 9, 1]]] * 2, np.float32)
-    np.testing.assert_array_equal(find_boxes(points, fallback), [[1, 2, 3, 5], [7, 7, 8, 9]])
-    with pytest.raises(SourceError, match="frame 1 has no labelled point"):
-        find_boxes(points)
-
-
-def test_lsp_joints_stand_in_for_missing_ones() -> None:
-    names, coco = KEYPOINT_NAMES["body44"], KEYPOINT_NAMES["coco17"]
-    points = np.zeros((44, 3), np.float32)
-    points[names.index("left_wrist")] = (1, 1, 1)
-    points[names.index("lsp_left_wrist")] = (2, 2, 1)
-    points[names.index("lsp_right_knee")] = (3, 3, 1)
-    evidence = to_evidence(points)
-    assert evidence[coco.index("left_wrist")].tolist() == [1, 1, 1]
-    assert evidence[coco.index("right_knee")].tolist() == [3, 3, 1]
-    assert evidence[:, 2].sum() == 2
+def test_frames_that_are_not_used_may_hold_anything() -> None:
+    used = np.array([True, False])
+    found = get_floats(HERE, {"x": [[1.0], [np.nan]]}, "x", (2, 1), used=used)
+    np.testing.assert_array_equal(found, [[1], [0]])
+    with pytest.raises(SourceError, match=r"x\[0, 0\] is nan"):
+        get_floats(HERE, {"x": [[np.nan], [1.0]]}, "x", (2, 1), used=used)
 
 
 def test_keys_have_the_characters_of_a_key() -> None:

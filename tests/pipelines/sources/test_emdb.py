@@ -94,8 +94,10 @@ def test_bad_frames_are_counted(tmp_path: Path, world: World) -> None:
     mask = np.ones(24, bool)
     mask[[0, 10]] = False
     seen = world.people[0].joints_img.copy()
-    seen[10] = 1e6
-    write_sequence(tmp_path, world, good_frames_mask=mask, kp2d=seen)
+    seen[10] = np.nan
+    transl = world.people[0].transl.copy()
+    transl[0] = np.nan
+    write_sequence(tmp_path, world, good_frames_mask=mask, kp2d=seen, smpl={"trans": transl})
     first, second, rest = read(tmp_path)
     assert isinstance(first, Record)
     assert isinstance(second, Record)

@@ -1,4 +1,3 @@
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from tests.pipelines.sources.bodies import (
     points_of,
     write_picture,
 )
+from tests.test_pickles import python2_bytes
 
 NAME = "downtown_walking_00"
 
 
 def write_sequence(root: Path, world: World, **changes: Any) -> Path:
-    """A sequence as 3DPW's are: lists of persons, protocol 2, float64."""
+    """A sequence as 3DPW's are: lists of persons, float64, pickled by Python 2."""
     t = world.num_frames
     poses2d = []
     for i in range(len(world.people)):
@@ -49,7 +49,7 @@ def write_sequence(root: Path, world: World, **changes: Any) -> Path:
     } | changes
     path = root / "sequenceFiles" / "test" / f"{NAME}.pkl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol=2))
+    path.write_bytes(python2_bytes(content))
     for frame in range(t):
         write_picture(root / "imageFiles" / NAME / f"image_{frame:05d}.jpg", draw(world, frame))
     return path
@@ -94,7 +94,10 @@ def test_openpose_becomes_the_evidence(tmp_path: Path, world: World) -> None:
 
 
 def test_frames_without_a_camera_are_counted(tmp_path: Path, world: World) -> None:
-    write_sequence(tmp_path, world, campose_valid=[np.array([1, 1, 0, 1, 1]), np.zeros(5, int)])
+    cameras = world.extrinsics.copy()
+    cameras[2] = np.nan
+    valid = [np.array([1, 1, 0, 1, 1]), np.zeros(5, int)]
+    write_sequence(tmp_path, world, campose_valid=valid, cam_poses=cameras)
     first, second, *rest = read(tmp_path)
     assert isinstance(first, Record)
     assert isinstance(second, Record)
