@@ -8,7 +8,7 @@ Axes    t frames
 import importlib
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,10 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+def read_json(path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Any:
+    """The content of a JSON file; of each object what `keep` returns."""
     try:
-        return json.loads(need_file(path).read_bytes())
+        return json.loads(need_file(path).read_bytes(), object_hook=keep)
     except ValueError as error:
         raise SourceError(f"{path}: not a readable JSON file ({error})") from error
 

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from extpose.keypoints import KEYPOINT_NAMES, NUM_KEYPOINTS, KeypointSet, reorder_keypoints
-from extpose.schema import TARGET_SET, BodyName
+from extpose.keypoints import KEYPOINT_NAMES, reorder_keypoints
 from pipelines.annotations import (
     cut_block,
     get_value,
@@ -32,11 +31,7 @@ from pipelines.tracks import make_track
 
 MIN_KEYPOINTS = 5
 """Of a person, labelled; fewer are filtered, as HMR2.0's training does."""
-_KEPT = (
-    "id", "iscrowd", "bbox", "keypoints", "num_keypoints", "foot_kpts", "foot_valid",
-    "lefthand_kpts", "lefthand_box", "lefthand_valid",
-    "righthand_kpts", "righthand_box", "righthand_valid",
-)  # fmt: skip
+_KEPT = ("id", "image_id", "iscrowd", "bbox", "keypoints", "num_keypoints", "foot_kpts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +73,13 @@ def _load(file: Path, folder: Path) -> tuple[Picture, ...]:
 # A file of COCO's size takes seconds and holds a hundred units: the last one read is kept.
 @lru_cache(maxsize=1)
 def _load_version(file: Path, folder: Path, _time: int, _size: int) -> tuple[Picture, ...]:
-    content = read_json(file)
+    content = read_json(file, keep=_keep)
     if not isinstance(content, dict):
         raise SourceError(f"{file}: holds a {type(content).__name__}, expected a dict")
     people: dict[str, list[dict[str, Any]]] = {}
     for person in get_value(file, content, "annotations", list):
         key = str(get_value(file, person, "image_id", (int, str)))
-        people.setdefault(key, []).append({k: person[k] for k in _KEPT if k in person})
+        people.setdefault(key, []).append(person)
     pictures = [
         _make_picture(file, folder, entry, people.pop(str(entry.get("id")), []))
         for entry in get_value(file, content, "images", list)
@@ -95,11 +90,16 @@ def _load_version(file: Path, folder: Path, _time: int, _size: int) -> tuple[Pic
     return tuple(sorted(shown, key=lambda picture: (len(picture.image_id), picture.image_id)))
 
 
+def _keep(entry: dict[str, Any]) -> dict[str, Any]:
+    """An annotation without what fills the memory: outlines, faces and hands."""
+    return {k: entry[k] for k in _KEPT if k in entry} if "keypoints" in entry else entry
+
+
 def _make_picture(
     file: Path, folder: Path, entry: dict[str, Any], people: list[dict[str, Any]]
 ) -> Picture:
     name = get_value(file, entry, "file_name", str)
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if name.startswith("/") or ".." in name.split("/"):
         raise SourceError(f"{file}: file_name {name!r} leads out of {folder}")
     height, width = (int(get_value(file, entry, key, int)) for key in ("height", "width"))
     return Picture(
@@ -118,14 +118,14 @@ def read_person(
     if get_value(file, person, "iscrowd", int):
         yield Filtered(name=name, num_frames=1, reason="crowd")
         return
-    points = read_triples(file, person, "keypoints", "coco17", name)
+    points = read_triples(file, person, "keypoints", 17, name)
     num = int((points[:, 2] > 0).sum())
     if num != (said := get_value(file, person, "num_keypoints", int)):
         raise SourceError(f"{file}: {name}: num_keypoints is {said}, {num} have v > 0")
     labels = reorder_keypoints(points, KEYPOINT_NAMES["coco17"], "body44")
     if has_feet:
-        feet = to_floats(file, f"{name}: foot_kpts", person.get("foot_kpts"), (18,)).reshape(6, 3)
-        labels += reorder_keypoints(feet.astype(np.float32), FEET6, "body44")
+        feet = read_triples(file, person, "foot_kpts", 6, name)
+        labels += reorder_keypoints(feet, FEET6, "body44")
     box = read_box(file, person, "bbox", name)
     if reason := _find_fault(file, name, num, box, picture.size):
         yield Filtered(name=name, num_frames=1, reason=reason)
@@ -149,19 +149,15 @@ def make_record(
     name: str,
     picture: Picture,
     box: Float32[np.ndarray, " 4"],
-    labels: Float32[np.ndarray, "p 3"],
+    labels: Float32[np.ndarray, "44 3"],
     *,
-    evidence: Float32[np.ndarray, "k 3"],
-    is_right: bool | None = None,
+    evidence: Float32[np.ndarray, "17 3"],
 ) -> Record:
     """A picture of somebody: 2D keypoints with v > 0 are labelled, with v = 2 visible."""
-    body: BodyName = "smpl" if is_right is None else "mano"
-    if len(labels) != NUM_KEYPOINTS[TARGET_SET[body]]:
-        raise ValueError(f"{len(labels)} labels of a {body}")
     targets = replace(
-        empty_targets(body, 1),
+        empty_targets("smpl", 1),
         keypoints_2d=with_confidence(labels)[None],
-        is_visible=(labels[None, :, 2] > 1) if is_right is None else None,
+        is_visible=labels[None, :, 2] > 1,
     )
     return Record(
         name=name,
@@ -171,19 +167,17 @@ def make_record(
         track=make_track(box[None], evidence[None]),
         targets=targets,
         intrinsics=None,
-        body=body,
-        is_right=is_right,
+        body="smpl",
     )
 
 
 def read_triples(
-    file: Path, person: dict[str, Any], key: str, keypoint_set: KeypointSet, name: str
+    file: Path, person: dict[str, Any], key: str, num: int, name: str
 ) -> Float32[np.ndarray, "k 3"]:
     """x y v of each keypoint; v is 0 to 2, or any positive number in COCO-WholeBody's parts."""
     flat = get_value(file, person, key, list)
-    num = NUM_KEYPOINTS[keypoint_set]
     points = to_floats(file, f"{name}: {key}", flat, (3 * num,)).reshape(num, 3)
-    most = 2 if keypoint_set == "coco17" else np.inf
+    most = 2 if key == "keypoints" else np.inf
     if (bad := points[(points[:, 2] < 0) | (points[:, 2] > most), 2]).size:
         raise SourceError(f"{file}: {name}: {key} has v = {bad[0]:g}, must be 0 to {most}")
     return points.astype(np.float32)

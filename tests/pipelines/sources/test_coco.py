@@ -1,4 +1,4 @@
-"""COCO, COCO-WholeBody's bodies and hands, and folders in the same format."""
+"""COCO, COCO-WholeBody's bodies, and folders in the same format."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from extpose.keypoints import KEYPOINT_NAMES
 from pipelines.coco_files import FEET6
 from pipelines.records import Filtered, Record, Source, SourceError, check_record
-from pipelines.sources import coco, coco_hands, coco_wholebody, images
+from pipelines.sources import coco, coco_wholebody, images
 from tests.pipelines.sources.bodies import World, draw, make_world, points_of, write_picture
 
 COCO17 = KEYPOINT_NAMES["coco17"]
@@ -29,7 +29,6 @@ def make_content(world: World, visibility: list[int], **changes: Any) -> dict[st
     for i in range(len(world.people)):
         body = points_of(world, i, COCO17)[0]
         (x0, y0), (x1, y1) = body.min(0), body.max(0)
-        hand = body[9] + np.stack([np.linspace(0, 8, 21), np.linspace(0, 5, 21)], -1)
         person = {
             "id": 900 + i, "image_id": 139, "category_id": 1, "iscrowd": 0, "area": 5.0,
             "bbox": [round(float(v), 2) for v in (x0, y0, x1 - x0, y1 - y0)],
@@ -38,10 +37,7 @@ def make_content(world: World, visibility: list[int], **changes: Any) -> dict[st
             "num_keypoints": int(np.sum(np.array(visibility) > 0)),
             "foot_kpts": to_triples(points_of(world, i, FEET6)[0], [2, 1, 2, 0, 2, 2]),
             "foot_valid": True,
-            "lefthand_kpts": to_triples(hand, [1] * 20 + [0]),
-            "lefthand_box": [float(hand[0, 0]), float(hand[0, 1]), 8.0, 5.0],
-            "lefthand_valid": True,
-            "righthand_kpts": [0.0] * 63, "righthand_box": [0.0] * 4, "righthand_valid": False,
+            "lefthand_kpts": [0.0] * 63,
         }  # fmt: skip
         people.append(person | changes)
     image = {"id": 139, "file_name": "000000000139.jpg", "height": 240, "width": 320}
@@ -112,21 +108,6 @@ def test_feet_are_labelled_by_wholebody_only(tmp_path: Path, world: World) -> No
         assert found[:, 2].tolist() == labelled
         truth = points_of(world, 0, FEET6)[0] * found[:, 2:]
         np.testing.assert_allclose(found[:, :2], truth, atol=0.01)
-
-
-def test_hands_are_records_of_their_own(tmp_path: Path, world: World) -> None:
-    write(tmp_path, world, make_content(world, VISIBILITY))
-    hand, absent, *_ = read(tmp_path, coco_hands.SOURCE)
-    assert absent == Filtered(name="000000000139-900-right", num_frames=1, reason="no_hand")
-    assert isinstance(hand, Record)
-    check_record(hand)
-    assert (hand.name, hand.body, hand.is_right) == ("000000000139-900-left", "mano", False)
-    wrist = points_of(world, 0, ("left_wrist",))[0, 0]
-    np.testing.assert_allclose(hand.targets.keypoints_2d[0, 0, :2], wrist, atol=0.01)
-    assert hand.targets.keypoints_2d[0, :, 2].tolist() == [1] * 20 + [0]
-    np.testing.assert_allclose(
-        hand.track.bbox_xyxy[0], np.concatenate([wrist, wrist + np.array([8, 5])]), atol=0.01
-    )
 
 
 @pytest.mark.parametrize(

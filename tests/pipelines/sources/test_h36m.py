@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cdflib.cdfwrite import CDF
 
 from extpose.keypoints import KEYPOINT_NAMES
 from extpose.video import VideoWriter, read_frames
@@ -18,14 +19,11 @@ from tests.pipelines.sources.bodies import (
     write_picture,
 )
 
-cdflib = pytest.importorskip("cdflib")
-
 SEQUENCE = "Directions 1.60457274"
 
 
 def write_cdf(path: Path, poses: np.ndarray) -> None:
     """`Pose` as Human3.6M's files hold it: float32 (1, t, 32 * axes)."""
-    from cdflib.cdfwrite import CDF
 
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = poses.reshape(1, len(poses), -1).astype(np.float32)
