@@ -1,10 +1,13 @@
 """Errors of annotation files, and the small helpers of all sources."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.annotations import (
     cut_block,
@@ -21,6 +24,14 @@ from pipelines.annotations import (
 from pipelines.records import SourceError
 
 HERE = Path("file.pkl")
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_runs_hold_the_wanted_frames_and_no_other(wanted: list[bool]) -> None:
+    runs = find_runs(np.array(wanted, bool))
+    found = [i for start, stop in runs for i in range(start, stop)]
+    assert found == [i for i, w in enumerate(wanted) if w]
+    assert all(a[1] < b[0] for a, b in pairwise(runs))
 
 
 def test_runs_are_the_wanted_stretches() -> None:
