@@ -178,12 +178,11 @@ def check_record(record: Record) -> None:
             f"{record.name}: keypoints_3d have a median depth of {np.median(depth):.3g} m, must be "
             "positive: wrong axes?"
         )
-    # Unlabelled points are zeros, which no camera sees.
-    points = np.where(both[..., None], points, (0.0, 0.0, 1.0))
-    found = project(points, record.intrinsics.astype(np.float64))
+    frame, _ = np.nonzero(both)
+    found = project(points[both][:, None], record.intrinsics[frame].astype(np.float64))[:, 0]
     sizes = (record.track.bbox_xyxy[:, 2:] - record.track.bbox_xyxy[:, :2]).max(1)
-    errors = np.linalg.norm(found - targets.keypoints_2d[..., :2], axis=-1) / sizes[:, None]
-    median = float(np.median(errors[both]))
+    errors = np.linalg.norm(found - targets.keypoints_2d[both][:, :2], axis=-1) / sizes[frame]
+    median = float(np.median(errors))
     if median > MAX_REPROJECTION:
         raise SourceError(
             f"{record.name}: projected keypoints_3d are off keypoints_2d by {median:.2f} of the "
