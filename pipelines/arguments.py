@@ -34,6 +34,18 @@ class DoctorArgs:
 
 
 @dataclass(frozen=True)
+class MocapArgs:
+    """`extpose mocap`."""
+
+    root: Path
+    """Folder of AMASS, as downloaded."""
+    out: Path
+    """File to write (.npz): `body_pose` (n, 69) and `betas` (n, 10)."""
+    fps: float = 10.0
+    """Poses taken a second: neighbours in time say the same."""
+
+
+@dataclass(frozen=True)
 class InspectArgs:
     """`extpose inspect`."""
 

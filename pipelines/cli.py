@@ -36,6 +36,7 @@ from pipelines.arguments import (
     DemoArgs,
     DoctorArgs,
     InspectArgs,
+    MocapArgs,
     NoArgs,
     PredictArgs,
     ValidateArgs,
@@ -116,11 +117,22 @@ def run_ingest(args: list[str], verb: Verb) -> int:
     if name not in SOURCES:
         return usage_error("data set", name, list(SOURCES))
     source = SOURCES[name]
-    more = f"{name} needs, below --root:\n\n{source.layout}\n\n{source.licence}\n\n"
+    # Help joins the lines of a paragraph, so each file is one.
+    files = source.layout.replace("\n", "\n\n")
+    more = f"{name} needs, below --root:\n\n{files}\n\n{source.licence}\n\n"
     config = parse(IngestConfig, args, verb, more=more)
     from pipelines.ingest import ingest
 
     return ingest(config, source)
+
+
+def run_mocap(args: list[str], verb: Verb) -> int:
+    """Motion capture to poses for a discriminator."""
+    options = parse(MocapArgs, args, verb)
+    from pipelines.sources.amass import write_mocap
+
+    print(f"{options.out}: {write_mocap(options.root, options.out, fps=options.fps)} poses")
+    return 0
 
 
 def run_inspect(args: list[str], verb: Verb) -> int:
@@ -243,6 +255,11 @@ VERBS: dict[str, Verb] = {
         "A labelled data set, as downloaded, to shards.",
         "extpose ingest 3dpw --root /data/3DPW --split test --out data/3dpw-test",
         run_ingest,
+    ),
+    "mocap": Verb(
+        "Motion capture of AMASS to the poses that a discriminator learns from.",
+        "extpose mocap --root /data/AMASS --out data/mocap.npz",
+        run_mocap,
     ),
     "inspect": Verb(
         "Draw the clips of a shard as a contact sheet.",

@@ -1,6 +1,53 @@
 """The labelled data sets that `extpose ingest` knows, by name."""
 
 from pipelines.records import Source
-from pipelines.sources import pose2sim
+from pipelines.sources import (
+    bedlam,
+    coco,
+    coco_hands,
+    coco_wholebody,
+    dexycb,
+    emdb,
+    freihand,
+    h2o3d,
+    h36m,
+    hint,
+    ho3d,
+    images,
+    interhand,
+    mpi_inf_3dhp,
+    mpii,
+    mtc,
+    pose2sim,
+    rhd,
+    threedpw,
+)
 
-SOURCES: dict[str, Source] = {source.name: source for source in (pose2sim.SOURCE,)}
+_SOURCES = (
+    threedpw.SOURCE,
+    emdb.SOURCE,
+    h36m.SOURCE,
+    mpi_inf_3dhp.SOURCE,
+    bedlam.SOURCE,
+    coco.SOURCE,
+    coco_wholebody.SOURCE,
+    mpii.SOURCE,
+    images.SOURCE,
+    pose2sim.SOURCE,
+    freihand.SOURCE,
+    ho3d.SOURCE_V2,
+    ho3d.SOURCE_V3,
+    hint.SOURCE_NEWDAYS,
+    hint.SOURCE_VISOR,
+    hint.SOURCE_EGO4D,
+    hint.SOURCE_EGO4D_SEQ,
+    dexycb.SOURCE,
+    interhand.SOURCE_5FPS,
+    interhand.SOURCE_30FPS,
+    h2o3d.SOURCE,
+    rhd.SOURCE,
+    mtc.SOURCE,
+    coco_hands.SOURCE_COCO,
+    coco_hands.SOURCE_HALPE,
+)
+SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
