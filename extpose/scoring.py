@@ -24,7 +24,7 @@ from extpose.protocol import Protocol
 from extpose.surface import f_scores
 from extpose.temporal import CONTACT_SPEED, acceleration_errors, foot_sliding, jerks
 
-MM = 1000
+MM = 1000.0
 MAX_EXTENT = {"smpl": 5.0, "mano": 1.0}
 """Nothing of a body or hand is so far from its root, metres: other units are refused."""
 
