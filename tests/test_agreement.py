@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from extpose.geometry import align_similarity
 from extpose.metrics import auc, auc_shares
@@ -45,6 +47,16 @@ def test_auc_at_its_ends_and_between():
     assert shares[2:4].tolist() == [0, 0]
     assert shares[4] == pytest.approx(0.5, abs=0.01)
     assert shares[5].isnan()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 0.1), min_size=1, max_size=30))
+def test_auc_is_bounded_falls_with_the_error_and_equals_the_curve(errors):
+    column = torch.tensor(sorted(errors), dtype=torch.float64)[:, None]
+    shares = auc_shares(column)
+    assert ((shares >= 0) & (shares <= 1)).all()
+    assert (shares.diff(dim=0) <= 0).all()
+    assert float(auc(column)) == pytest.approx(official.area_under_pck(column.numpy()), abs=1e-9)
 
 
 def test_auc_of_papers_is_the_aligned_one():
