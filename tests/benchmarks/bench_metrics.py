@@ -1,4 +1,6 @@
-"""A hand benchmark's metrics here and in loops over samples: `python FILE [--samples 11524]`.
+"""A hand benchmark's metrics here and in loops over samples.
+
+    python -m tests.benchmarks.bench_metrics [--samples 11524]
 
 HO3D v2 has 11,524 samples of 21 joints and 778 vertices. Two loops are timed on fewer samples and
 extrapolated: *plain* tries all pairs in numpy; *script* does as the published script does (a k-d
