@@ -124,11 +124,11 @@ def auc_shares(errors: Float[Tensor, "*points"]) -> Float64[Tensor, "*points"]:
     is linear in the indicators, so the mean of these shares over samples and points *is* it.
     """
     thresholds = torch.from_numpy(np.linspace(0, AUC_RANGE, AUC_STEPS)).to(errors.device)
-    first = torch.searchsorted(thresholds, errors.double().contiguous())
+    first = torch.searchsorted(thresholds, errors.double().contiguous()).double()
     # Trapezoids: every threshold counts one step, the two ends half of one.
     shares = (AUC_STEPS - 0.5 - first).clamp_min(0) / (AUC_STEPS - 1)
     shares = torch.where(first == 0, 1, torch.where(first < AUC_STEPS, shares, 0))
-    return torch.where(errors.isnan(), torch.nan, shares.double())
+    return torch.where(errors.isnan(), torch.nan, shares)
 
 
 def auc(errors: Float[Tensor, "samples k"]) -> Float64[Tensor, ""]:

@@ -113,15 +113,17 @@ def score(clip: MadeClip, protocol: Protocol, body: BodyModel) -> ClipScores:
     return score_clip(protocol, found, truth, key=clip.key, sequence=clip.key, fps=FPS)
 
 
-def evaluate(names: tuple[str, ...], *, bootstrap: int = 200) -> list[ProtocolResult]:
+def evaluate(
+    names: tuple[str, ...], *, num_clips: int = 6, bootstrap: int = 200
+) -> list[ProtocolResult]:
     """The same made predictions under each of the protocols (all of one body)."""
-    results = []
-    for name in names:
-        protocol = PROTOCOLS[name]
-        body = load_body_model(None, protocol.body)
-        scores = (score(clip, protocol, body) for clip in make_clips(body))
-        results.append(summarise(scores, protocol, bootstrap=bootstrap))
-    return results
+    protocols = [PROTOCOLS[name] for name in names]
+    body = load_body_model(None, protocols[0].body)
+    clips = list(make_clips(body, num_clips=num_clips))
+    return [
+        summarise((score(clip, p, body) for clip in clips), p, bootstrap=bootstrap)
+        for p in protocols
+    ]
 
 
 def main() -> None:

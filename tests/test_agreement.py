@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from extpose.geometry import align_similarity
 from extpose.metrics import auc, auc_shares
@@ -13,7 +15,7 @@ from tests.agreement import agreements, main
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_metrics_agree_to_a_millionth(seed):
     lines = agreements(seed)
-    assert len(lines) == 18
+    assert len(lines) == 19
     for line in lines:
         assert line.difference < 1e-6, line
         assert line.ours != 0, line
@@ -22,7 +24,7 @@ def test_all_metrics_agree_to_a_millionth(seed):
 def test_the_table_is_printed(capsys):
     main()
     printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 19
+    assert len(printed.splitlines()) == 20
     assert "PA-MPJPE, hands" in printed
 
 
@@ -45,6 +47,16 @@ def test_auc_at_its_ends_and_between():
     assert shares[2:4].tolist() == [0, 0]
     assert shares[4] == pytest.approx(0.5, abs=0.01)
     assert shares[5].isnan()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 0.1), min_size=1, max_size=30))
+def test_auc_is_bounded_falls_with_the_error_and_equals_the_curve(errors):
+    column = torch.tensor(sorted(errors), dtype=torch.float64)[:, None]
+    shares = auc_shares(column)
+    assert ((shares >= 0) & (shares <= 1)).all()
+    assert (shares.diff(dim=0) <= 0).all()
+    assert float(auc(column)) == pytest.approx(official.area_under_pck(column.numpy()), abs=1e-9)
 
 
 def test_auc_of_papers_is_the_aligned_one():
