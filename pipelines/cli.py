@@ -131,7 +131,8 @@ def run_mocap(args: list[str], verb: Verb) -> int:
     options = parse(MocapArgs, args, verb)
     from pipelines.sources.amass import write_mocap
 
-    print(f"{options.out}: {write_mocap(options.root, options.out, fps=options.fps)} poses")
+    made = write_mocap(options.root, options.out, fps=options.fps)
+    print(f"{options.out}: {made.num_poses} poses of {made.num_files} files")
     return 0
 
 

@@ -24,8 +24,8 @@ from extpose.config import EvaluateConfig
 from extpose.data.loader import find_shards
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
+from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.predictions import PredictionError, save_predictions
-from extpose.summary import ProtocolResult, compare, summarise
 from extpose.training.logs import code_version
 from pipelines.ledger import MANIFEST
 from pipelines.results_page import write_results

@@ -24,12 +24,12 @@ from extpose.config import PredictConfig
 from extpose.data.clip import make_video_id
 from extpose.detect.movenet import PersonDetector
 from extpose.errors import ExtPoseError
+from extpose.evaluation.temporal import jitter
 from extpose.inference import Detector, Network, predict_video
 from extpose.model.kernels import describe_backend
 from extpose.model.weights import load_model
 from extpose.motion import Motion, save_motion
 from extpose.report import Report
-from extpose.temporal import jitter
 from extpose.video import VideoWriter, probe, read_frames
 from extpose.visualize import overlay_mesh, track_color
 

@@ -10,12 +10,12 @@ from jaxtyping import Float64, UInt8
 
 from extpose.data.clip import decode_image, encode_png
 from extpose.data.shards import ShardIndex
+from extpose.evaluation.protocol import METRICS
+from extpose.evaluation.scoring import ClipScores
+from extpose.evaluation.summary import MetricResult, ProtocolResult, compare, describe
 from extpose.predictions import ClipPrediction
-from extpose.protocol import METRICS
 from extpose.report import Report
 from extpose.schema import Clip
-from extpose.scoring import ClipScores
-from extpose.summary import MetricResult, ProtocolResult, compare, describe
 from extpose.visualize import draw_keypoints, overlay_mesh
 from pipelines.scorer import ShardScorer, ShardScores
 

@@ -18,18 +18,18 @@ from extpose.data.augment import flip_targets
 from extpose.data.clip import encode_png, redraw_skeleton
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
+from extpose.evaluation.posed import JointReader, load_reader
+from extpose.evaluation.protocol import Protocol
+from extpose.evaluation.protocols import PROTOCOLS
+from extpose.evaluation.scoring import ClipScores, score_clip
+from extpose.evaluation.truth import read_truth
 from extpose.geometry import mirror_points
 from extpose.inference import Network, predict_clip
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.model.weights import load_model
 from extpose.motion import join_motion, mirror_output
-from extpose.posed import JointReader, load_reader
 from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
-from extpose.protocol import Protocol
-from extpose.protocols import PROTOCOLS
 from extpose.schema import BodyName, Clip, Gender
-from extpose.scoring import ClipScores, score_clip
-from extpose.truth import read_truth
 
 FREE_PROTOCOL: dict[BodyName, str] = {"smpl": "free-body", "mano": "free-hand"}
 

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from extpose.metrics import (
+from extpose.evaluation.metrics import (
     aligned_errors,
     auc,
     mpjae,
@@ -22,8 +22,8 @@ from extpose.metrics import (
     pa_mpvpe,
     pck_hits,
 )
-from extpose.surface import f_scores
-from extpose.temporal import acceleration_error, foot_sliding, jitter
+from extpose.evaluation.surface import f_scores
+from extpose.evaluation.temporal import acceleration_error, foot_sliding, jitter
 from tests import official
 
 ROOT = (2, 3)

@@ -15,14 +15,14 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from extpose.body_model import BodyModel, BodyOutput, load_body_model
-from extpose.posed import Posed, load_reader
-from extpose.protocol import Protocol
-from extpose.protocols import PROTOCOLS
+from extpose.evaluation.posed import Posed, load_reader
+from extpose.evaluation.protocol import Protocol
+from extpose.evaluation.protocols import PROTOCOLS
+from extpose.evaluation.scoring import ClipScores, score_clip
+from extpose.evaluation.summary import ProtocolResult, compare, summarise
+from extpose.evaluation.truth import read_truth
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import NUM_ROTATIONS, ClipTargets
-from extpose.scoring import ClipScores, score_clip
-from extpose.summary import ProtocolResult, compare, summarise
-from extpose.truth import read_truth
 
 BODY_PROTOCOLS = ("3dpw-14-wham", "3dpw-14-hmr2", "3dpw-24-smpl", "h36m-p2", "emdb1", "free-body")
 HAND_PROTOCOLS = ("freihand", "freihand-smplx-tips", "ho3d-v2", "free-hand")

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from extpose.protocol import METRICS, Protocol
-from extpose.protocols import PROTOCOLS
+from extpose.evaluation.protocol import METRICS, Protocol
+from extpose.evaluation.protocols import PROTOCOLS
 
 PAGE = Path(__file__).parents[1] / "docs" / "protocols.md"
 HEAD = """# Evaluation protocols
 
-Made by `python -m tests.protocol_page --write` from `extpose/protocols.py`: edit that. The same
-predictions under several protocols: `python -m tests.conventions`. Each metric against an
+Made by `python -m tests.protocol_page --write` from `extpose/evaluation/protocols.py`: edit that.
+The same predictions under several protocols: `python -m tests.conventions`. Each metric against an
 independent implementation: `python -m tests.agreement`.
 
 A protocol names every choice behind a number. Rows of joints are indices into their source:

@@ -19,9 +19,9 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from extpose.body_model import load_body_model
+from extpose.evaluation.metrics import aligned_errors, auc
+from extpose.evaluation.surface import F_THRESHOLDS, f_scores
 from extpose.geometry import find_similarity
-from extpose.metrics import aligned_errors, auc
-from extpose.surface import F_THRESHOLDS, f_scores
 from tests import official
 
 NUM_VERTICES, NUM_JOINTS = 778, 21
@@ -40,7 +40,7 @@ def make_hands(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """PA-MPVPE, AUC_V, F@5, F@15 by batches, as `extpose.scoring` computes them."""
+    """PA-MPVPE, AUC_V, F@5, F@15 by batches, as `extpose.evaluation.scoring` computes them."""
     errors, scores = [], []
     for i in range(0, len(found), BATCH):
         a, b = (torch.from_numpy(x[i : i + BATCH]) for x in (found, truth))

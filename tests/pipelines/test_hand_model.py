@@ -8,7 +8,7 @@ import torch
 
 from extpose.body_model import load_body_model
 from extpose.data.augment import flip_targets
-from extpose.geometry import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix
 from pipelines.hand_checks import check_hands
 from pipelines.hand_model import (
     CHAIN_OF_HAND21,

@@ -17,8 +17,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from extpose.body_model import FREE_FILES, BodyModel, load_body_model
-from extpose.geometry import axis_angle_to_matrix
 from extpose.keypoints import KEYPOINT_NAMES
+from extpose.rotations import axis_angle_to_matrix
 from pipelines.records import Filtered, Record, Source, check_record
 
 MIRROR = np.array([-1.0, 1.0, 1.0])

@@ -9,10 +9,10 @@ import torch
 from extpose.body_file import BodyArrays, read_body_file
 from extpose.body_model import FREE_FILES, BodyModel, load_body_model
 from extpose.errors import AssetError, ExtPoseError
-from extpose.geometry import axis_angle_to_matrix
-from extpose.posed import load_reader
-from extpose.protocols import PROTOCOLS
-from extpose.truth import read_truth
+from extpose.evaluation.posed import load_reader
+from extpose.evaluation.protocols import PROTOCOLS
+from extpose.evaluation.truth import read_truth
+from extpose.rotations import axis_angle_to_matrix
 from tests.clips import random_targets
 
 T = 6

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from extpose.pooling import Sums, bootstrap_interval, draw_sequences, pooled_means
-from extpose.protocol import METRICS, Pooling, Protocol, Unit
-from extpose.scoring import ClipScores
+from extpose.evaluation.pooling import Sums, bootstrap_interval, draw_sequences, pooled_means
+from extpose.evaluation.protocol import METRICS, Pooling, Protocol, Unit
+from extpose.evaluation.scoring import ClipScores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """What an evaluation protocol is: one frozen record that names every choice behind a number.
 
 The same predictions give numbers that differ by several millimetres under two protocols, so no
-number is printed without its protocol. `extpose/protocols.py` lists them, `extpose/scoring.py`
-computes; nothing is computed here.
+number is printed without its protocol. `protocols.py` lists them, `scoring.py` computes; nothing is
+computed here.
 
 Rows of joints are indices into the source that `joints_from` names:
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from extpose.metrics import hide_points, prepare_points
+from extpose.evaluation.metrics import hide_points, prepare_points
 
 CONTACT_SPEED = 0.3
 """m/s: below it a foot of the truth stands (WHAM: 1 cm a frame at 30 fps)."""

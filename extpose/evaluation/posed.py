@@ -23,8 +23,8 @@ from torch import Tensor
 from extpose.body_file import MANO_TIP_VERTICES, MANO_TO_OPENPOSE, read_regressor
 from extpose.body_model import BodyModel, BodyOutput, find_evidence, follow_chain
 from extpose.errors import AssetError, ExtPoseError
+from extpose.evaluation.protocol import MPJAE_JOINTS, Protocol
 from extpose.keypoints import EXTRA19, KEYPOINT_NAMES
-from extpose.protocol import MPJAE_JOINTS, Protocol
 
 OFFICIAL_VERTICES = {"smpl": 6890, "mano": 778}
 """Of the licensed meshes, for which nothing may stand in."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from extpose import surface
-from extpose.surface import f_scores, nearest_distances
+from extpose.evaluation.surface import f_scores, nearest_distances
 from tests import official
 
 

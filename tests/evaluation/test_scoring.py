@@ -9,13 +9,13 @@ import torch
 
 from extpose.body_model import BodyModel, find_evidence, load_body_model
 from extpose.errors import ExtPoseError
+from extpose.evaluation.posed import Posed
+from extpose.evaluation.protocol import Protocol
+from extpose.evaluation.protocols import PROTOCOLS
+from extpose.evaluation.scoring import ClipScores, score_clip
+from extpose.evaluation.summary import compare, summarise
 from extpose.keypoints import COCO17_OF_BODY44
-from extpose.posed import Posed
-from extpose.protocol import Protocol
-from extpose.protocols import PROTOCOLS
 from extpose.schema import ClipTargets
-from extpose.scoring import ClipScores, score_clip
-from extpose.summary import compare, summarise
 from tests import official
 from tests.conventions import (
     BODY_PROTOCOLS,

@@ -1,6 +1,6 @@
 """The evaluation protocols by name: `PROTOCOLS["3dpw-14-wham"]`.
 
-What each field means is said in `extpose/protocol.py`; the same as a table, made from here:
+What each field means is said in `protocol.py`; the same as a table, made from here:
 `docs/protocols.md` (`python -m tests.protocol_page --write`). Rules come from the published
 evaluation scripts; what of a rule is a guess is said in its `rule_from`.
 """
@@ -8,8 +8,8 @@ evaluation scripts; what of a rule is a guess is said in its `rule_from`.
 from dataclasses import replace
 
 from extpose.body_file import MANO_TIP_VERTICES
+from extpose.evaluation.protocol import MetricName, Protocol, Subset
 from extpose.keypoints import COCO17_OF_BODY44, KEYPOINT_NAMES, MANO_JOINTS, SMPL_JOINTS
-from extpose.protocol import MetricName, Protocol, Subset
 
 LSP14 = (*range(25, 38), 43)
 """Rows of `body44`: LSP's 13 joints, right ankle to neck, and Human3.6M's head."""

@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from extpose.metrics import aligned_errors, mpjae, mpjpe, mpvpe, pa_mpjpe, pa_mpvpe, pck
-from extpose.temporal import acceleration_error, acceleration_errors, foot_sliding, jitter
+from extpose.evaluation.metrics import aligned_errors, mpjae, mpjpe, mpvpe, pa_mpjpe, pa_mpvpe, pck
+from extpose.evaluation.temporal import (
+    acceleration_error,
+    acceleration_errors,
+    foot_sliding,
+    jitter,
+)
 
 seeds = st.integers(0, 10_000)
 

@@ -3,7 +3,7 @@
     scores = score_clip(protocol, found, truth, key=clip.key, sequence=..., fps=clip.meta.fps)
 
 A `ClipScores` keeps a few numbers a frame, so only one clip's vertices are ever in memory.
-`extpose/posed.py` and `extpose/truth.py` make the two sides, `extpose/summary.py` the tables.
+`posed.py` and `truth.py` make the two sides, `summary.py` the tables.
 
 Axes    t frames   k joints of the protocol   v vertices   n frames, or windows of them   c columns
 Units   metres and pixels in; printed units (`METRICS`) out
@@ -17,12 +17,12 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from extpose.errors import ExtPoseError
+from extpose.evaluation.metrics import aligned_errors, auc_shares, mpjae, pck_hits, rooted_errors
+from extpose.evaluation.posed import Posed
+from extpose.evaluation.protocol import Protocol
+from extpose.evaluation.surface import f_scores
+from extpose.evaluation.temporal import CONTACT_SPEED, acceleration_errors, foot_sliding, jerks
 from extpose.geometry import Similarity, find_similarity
-from extpose.metrics import aligned_errors, auc_shares, mpjae, pck_hits, rooted_errors
-from extpose.posed import Posed
-from extpose.protocol import Protocol
-from extpose.surface import f_scores
-from extpose.temporal import CONTACT_SPEED, acceleration_errors, foot_sliding, jerks
 
 MM = 1000.0
 MAX_EXTENT = {"smpl": 5.0, "mano": 1.0}

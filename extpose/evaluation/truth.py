@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from extpose.errors import ExtPoseError
+from extpose.evaluation.posed import JointReader, Posed, is_official
+from extpose.evaluation.protocol import Protocol
 from extpose.keypoints import COCO17_OF_BODY44
-from extpose.posed import JointReader, Posed, is_official
-from extpose.protocol import Protocol
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import ClipTargets
 

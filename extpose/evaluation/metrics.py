@@ -2,8 +2,8 @@
 
 Every function works in float64 and keeps the leading axes: one number a frame or a joint, not a
 number where a frame is not `valid` or a point is not labelled. What is pooled how is a protocol's
-matter (`extpose/protocols.py`, `extpose/scoring.py`); temporal quality is in
-`extpose/temporal.py`, F-scores of surfaces in `extpose/surface.py`.
+matter (`extpose/evaluation/protocols.py`, `extpose/evaluation/scoring.py`); temporal quality is in
+`extpose/evaluation/temporal.py`, F-scores of surfaces in `extpose/evaluation/surface.py`.
 
 Axes    * clips and frames   k 3D keypoints   v vertices   n rotations
 Units   metres and radians in; metres, degrees, fractions out, a frame where the name says so

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extpose.evaluation.metrics import auc, auc_shares
 from extpose.geometry import align_similarity
-from extpose.metrics import auc, auc_shares
 from tests import official
 from tests.agreement import agreements, main
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from extpose.protocol import Pooling
+from extpose.evaluation.protocol import Pooling
 
 _DRAWS_AT_ONCE = 100
 

@@ -4,9 +4,9 @@ from dataclasses import fields
 
 import pytest
 
+from extpose.evaluation.protocol import METRICS, Protocol
+from extpose.evaluation.protocols import H36M_TO_LSP14, HAND21_TO_HO3D, PROTOCOLS
 from extpose.keypoints import EXTRA19, KEYPOINT_NAMES, NUM_KEYPOINTS
-from extpose.protocol import METRICS, Protocol
-from extpose.protocols import H36M_TO_LSP14, HAND21_TO_HO3D, PROTOCOLS
 from tests.protocol_page import PAGE, TABLES, page
 
 SIZES = {"regressor": 17, "chain": 24, **NUM_KEYPOINTS}
