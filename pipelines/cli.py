@@ -112,7 +112,7 @@ def run_ingest(args: list[str], verb: Verb) -> int:
         print(f"usage: extpose ingest DATASET [OPTIONS]\n\n{verb.summary}\n")
         print("\n".join(f"  {name:<18}{', '.join(s.splits)}" for name, s in SOURCES.items()))
         print(f"\nExample:  {verb.example}\n`extpose ingest DATASET --help` shows its files.")
-        return 0 if args else 2
+        raise SystemExit(0 if args else 2)
     name = args.pop(0)
     if name not in SOURCES:
         return usage_error("data set", name, list(SOURCES))

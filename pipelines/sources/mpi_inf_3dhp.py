@@ -196,7 +196,7 @@ def _read_camera(path: Path, key: str, camera: int, axes: int) -> Float64[np.nda
         cells = scipy.io.loadmat(path, variable_names=[key])[key]
         cell = cells[camera, 0]
     except (
-        KeyError, IndexError, ValueError, TypeError, NotImplementedError, MatReadError,
+        KeyError, IndexError, ValueError, TypeError, RuntimeError, MatReadError,
     ) as error:  # fmt: skip
         raise SourceError(f"{path}: {key}[{camera}] is not readable ({error!r})") from error
     return to_floats(path, f"{key}[{camera}]", cell, (None, 28 * axes)).reshape(-1, 28, axes)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from extpose import surface
+from extpose.evaluation import surface
 from extpose.evaluation.surface import f_scores, nearest_distances
 from tests import official
 

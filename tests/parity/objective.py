@@ -13,7 +13,7 @@ from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
 from extpose.geometry import crop_cam_to_transl, project_to_crop
 from extpose.params import Prediction
-from extpose.rotations import axis_angle_to_matrix
+from extpose.rotations import axis_angle_to_matrix, rot6d_to_matrix
 from extpose.training.discriminator import Discriminator, discriminator_loss, generator_loss
 from extpose.training.losses import sum_keypoints_2d, sum_keypoints_3d, sum_squares
 from tests.parity.network import batch_images, small_model
@@ -38,8 +38,8 @@ def check_geometry() -> Iterator[Row]:
     n = {key: to_tensor(value) for key, value in raw.items()}
     yield compare("axis-angle", axis_angle_to_matrix(n["aa"]), raw["aa_rotmat"])
     yield compare("quaternion", geometry.quaternion_to_matrix(n["quat"]), raw["quat_rotmat"])
-    yield compare("6D", geometry.rot6d_to_matrix(n["rot6d"]), raw["rot6d_rotmat"])
-    three = geometry.rot6d_to_matrix(n["rot6d_batch3"])
+    yield compare("6D", rot6d_to_matrix(n["rot6d"]), raw["rot6d_rotmat"])
+    three = rot6d_to_matrix(n["rot6d_batch3"])
     orthogonal = np.broadcast_to(np.eye(3), (3, 3, 3))
     yield compare("6D of three: R R^T = 1", three @ three.mT, orthogonal)
     points = n["pts"] + n["trans"][:, None]

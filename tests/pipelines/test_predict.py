@@ -57,7 +57,7 @@ def test_what_is_written(config: PredictConfig, tmp_path: Path) -> None:
     assert len(people) == 2
     for name in people:
         with np.load(folder / name, allow_pickle=False) as file:
-            assert set(file) == documented_arrays()
+            assert set(file) == documented_arrays() - {"is_right"}
             assert name == f"person_{int(file['track_id']):03d}.npz"
             assert file["frame"].tolist() == list(range(NUM_FRAMES))
             assert file["pose"].shape == (NUM_FRAMES, 23, 3)
