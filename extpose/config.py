@@ -103,6 +103,9 @@ class IngestConfig:
     evidence: Literal["source", "truth", "detector"] = "source"
     """The 2D keypoints to draw: those that come with the data set, the labels, or what the packaged
     detector finds in the labelled box."""
+    boxes: Literal["source", "detector"] = "source"
+    """The boxes to crop by: the labelled ones, or that of whom the packaged detector finds there
+    (the labelled one where it finds nobody)."""
     clip_frames: int = 64
     """Frames of one clip at most."""
     workers: int = 2
@@ -278,8 +281,9 @@ class EvaluateConfig:
     """Draws for the intervals."""
     pictures: int = 4
     """Worst and median clips that are drawn."""
-    submission: bool = False
-    """Also write the benchmark's own file (FreiHAND, HO3D) as `pred.json`."""
+    submission: Path | None = None
+    """Folder of FreiHAND or HO3D: also write `pred.json`, which their servers read, for the
+    pictures of its list."""
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
 
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -13,16 +14,34 @@ from jaxtyping import Float32, UInt8
 
 from extpose.config import IngestConfig
 from extpose.data.clip import ClipOrigin, make_clip
-from extpose.detect.people import Track
+from extpose.detect.boxes import box_iou
+from extpose.detect.people import Detections, Track
 from extpose.keypoints import COCO17_OF_BODY44
-from extpose.schema import Clip
+from extpose.schema import BodyName, Clip
 from extpose.video import read_frames
 from pipelines.records import FrameRef, Record, SourceError, slice_record
 
-PointFinder = Callable[[np.ndarray, np.ndarray], Float32[np.ndarray, "p k 3"]]
-"""RGB picture and boxes (p 4) to the keypoints of the person or hand in each."""
+DETECTORS: dict[BodyName, str] = {"smpl": "movenet-thunder", "mano": "mediapipe-hands"}
+DETECTED_BOXES = "+boxes"
+"""Ends the name of the evidence where boxes are not the labelled ones."""
+MIN_OVERLAP = 0.3
+"""Intersection over union from which a detection is the labelled person."""
 MAX_ID = 60
 """Characters of a record's name in a key, which has 80 in all."""
+
+
+class BoxDetector(Protocol):
+    """Finds people or hands, or the keypoints of one in each given box."""
+
+    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
+        """All of a picture."""
+        ...
+
+    def find_keypoints(
+        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
+    ) -> Float32[np.ndarray, "p k 3"]:
+        """One in each box (x0 y0 x1 y1)."""
+        ...
 
 
 class ClipCutter:
@@ -30,7 +49,7 @@ class ClipCutter:
 
     def __init__(self, config: IngestConfig, source_name: str) -> None:
         self.config, self.source_name = config, source_name
-        self._finders: dict[str, PointFinder] = {}
+        self._detectors: dict[BodyName, BoxDetector] = {}
 
     def cut(self, record: Record) -> Iterator[Clip]:
         """A record as clips of at most `clip_frames`, of nearly equal length."""
@@ -55,14 +74,16 @@ class ClipCutter:
     def _make_clip(self, record: Record, origin: ClipOrigin) -> Clip:
         pictures: Iterable[np.ndarray] = read_pictures(record.frames)
         track = record.track
+        if "detector" in (self.config.evidence, self.config.boxes):
+            pictures = list(pictures)
+            found = self._detect(record, pictures)
+            keypoints = found if self.config.evidence == "detector" else track
+            track = replace(found, keypoints_2d=keypoints.keypoints_2d)
         if self.config.evidence == "truth":
             track = replace(track, keypoints_2d=truth_as_evidence(record))
-        elif self.config.evidence == "detector":
-            pictures = list(pictures)
-            track = self._detect(record, pictures)
         return make_clip(
             pictures,
-            track,
+            hide_undetected(track),
             origin=origin,
             crop=self.config.crop,
             skeleton=self.config.skeleton,
@@ -72,21 +93,36 @@ class ClipCutter:
 
     def _evidence_name(self, record: Record) -> str:
         names = {"truth": "truth", "source": record.evidence}
-        detectors = {"smpl": "movenet-thunder", "mano": "mediapipe-hands"}
-        return names.get(self.config.evidence, detectors[record.body])
+        name = names.get(self.config.evidence, DETECTORS[record.body])
+        return name + DETECTED_BOXES if self.config.boxes == "detector" else name
 
     def _detect(self, record: Record, pictures: list[np.ndarray]) -> Track:
-        if record.body not in self._finders:
-            self._finders[record.body] = open_finder(record, self.config)
-        find = self._finders[record.body]
-        found = [
-            find(rgb, box[None])[0]
-            for rgb, box in zip(pictures, record.track.bbox_xyxy, strict=True)
-        ]
-        keypoints = np.stack(found).astype(np.float32)
-        return replace(
-            record.track, keypoints_2d=keypoints, is_detected=np.any(keypoints[..., 2] > 0, axis=1)
-        )
+        """Keypoints in the labelled boxes, or those and boxes of whom the detector finds there."""
+        if record.body not in self._detectors:
+            self._detectors[record.body] = open_detector(record.body, self.config)
+        detector = self._detectors[record.body]
+        boxes = record.track.bbox_xyxy
+        if self.config.boxes == "source":
+            found = [
+                detector.find_keypoints(*pair)[0]
+                for pair in zip(pictures, boxes[:, None], strict=True)
+            ]
+            return replace(record.track, keypoints_2d=np.stack(found))
+        keypoints, boxes = np.zeros_like(record.track.keypoints_2d), boxes.copy()
+        for frame, rgb in enumerate(pictures):
+            people = detector(rgb)
+            overlap = box_iou(boxes[frame, None], people.bbox_xyxy)[0]
+            if len(overlap) and overlap.max() >= MIN_OVERLAP:
+                best = int(overlap.argmax())
+                boxes[frame], keypoints[frame] = people.bbox_xyxy[best], people.keypoints_2d[best]
+        return replace(record.track, bbox_xyxy=boxes, keypoints_2d=keypoints)
+
+
+def hide_undetected(track: Track) -> Track:
+    """No evidence in frames in which the data set itself found nobody: protocols leave them out."""
+    keypoints = track.keypoints_2d.copy()
+    keypoints[~track.is_detected, :, 2] = 0
+    return replace(track, keypoints_2d=keypoints)
 
 
 def short_name(name: str) -> str:
@@ -143,13 +179,13 @@ def truth_as_evidence(record: Record) -> Float32[np.ndarray, "t k 3"]:
     return labels if record.body == "mano" else labels[:, list(COCO17_OF_BODY44)]
 
 
-def open_finder(record: Record, config: IngestConfig) -> PointFinder:
-    """The packaged detector of the record's body, for keypoints in given boxes."""
+def open_detector(body: BodyName, config: IngestConfig) -> BoxDetector:
+    """The packaged detector of a body. Raises AssetError where its weights cannot be had."""
     # Only here: the detectors need their weights and inference runtimes.
-    if record.body == "smpl":
+    if body == "smpl":
         from extpose.detect.movenet import PersonDetector
 
-        return PersonDetector(config.detect).find_keypoints
+        return PersonDetector(config.detect)
     from extpose.detect.hands import HandDetector
 
-    return HandDetector(config.detect).find_keypoints
+    return HandDetector(config.detect)

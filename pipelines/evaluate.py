@@ -30,6 +30,7 @@ from extpose.training.logs import code_version
 from pipelines.ledger import MANIFEST
 from pipelines.results_page import write_results
 from pipelines.scorer import ShardScorer, ShardScores
+from pipelines.submission import write_submission
 
 log = logging.getLogger(__name__)
 PREDICTIONS = "predictions.npz"
@@ -51,11 +52,19 @@ class Evaluation:
         head = (
             f"{facts['checkpoint'] or facts['predictions']} on {facts['data']}: modalities "
             f"{facts['modalities']}, 2D evidence {', '.join(facts['evidence'])}, window "
-            f"{facts['window']}, flip test {'on' if facts['flip_test'] else 'off'}"
+            f"{facts['window']}, flip test {_on(facts['flip_test'])}"
         )
+        for result in self.results:
+            rule = result.protocol
+            if rule.flip_test != facts["flip_test"]:
+                head += f"\n{rule.name} itself is with flip test {_on(rule.flip_test)}"
         if len(self.results) == 1:
             return f"{head}\n{self.results[0].table()}"
         return f"{head}\n{compare(self.results)}"
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -81,6 +90,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     evaluation = Evaluation(results=results, facts=facts, unlabelled=total.unlabelled)
     if config.predictions is None:
         save_predictions(config.out / PREDICTIONS, total.predictions, facts)
+    if config.submission is not None:
+        reader = scorer.reader(scorer.protocols[0], "neutral")
+        path = write_submission(config.submission, config.out, total.predictions, reader)
+        log.info("submission: %s", path)
     page = write_results(evaluation, total, scorer, shards)
     log.info("report: %s", page)
     return evaluation

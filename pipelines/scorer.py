@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from extpose.body_model import BodyModel, load_body_model
+from extpose.body_model import BodyModel, BodyOutput, load_body_model
 from extpose.config import EvaluateConfig
 from extpose.data.augment import flip_targets
 from extpose.data.clip import encode_png, redraw_skeleton
@@ -30,6 +30,7 @@ from extpose.model.weights import load_model
 from extpose.motion import join_motion, mirror_output
 from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
 from extpose.schema import BodyName, Clip, Gender
+from pipelines.cutting import DETECTED_BOXES
 
 FREE_PROTOCOL: dict[BodyName, str] = {"smpl": "free-body", "mano": "free-hand"}
 
@@ -99,7 +100,8 @@ class ShardScorer:
         if self.config.evidence == "truth":
             clip = with_true_evidence(clip, self.config)
         found = self._predict(clip)
-        scores = {p.name: [self._score(clip, found, p)] for p in self.protocols}
+        output = found.posed(self.body_of("neutral"), is_right=clip.meta.is_right)
+        scores = {p.name: [self._score(clip, found, output, p)] for p in self.protocols}
         return ShardScores(
             predictions={clip.key: found}, scores=scores, detectors={clip.meta.detector}
         )
@@ -118,9 +120,15 @@ class ShardScorer:
             )
         return found
 
-    def _score(self, clip: Clip, found: ClipPrediction, protocol: Protocol) -> ClipScores:
+    def _score(
+        self, clip: Clip, found: ClipPrediction, output: BodyOutput, protocol: Protocol
+    ) -> ClipScores:
         assert clip.targets is not None
-        output = found.posed(self.body_of("neutral"), is_right=clip.meta.is_right)
+        if protocol.pck_normaliser == "box" and clip.meta.detector.endswith(DETECTED_BOXES):
+            raise ExtPoseError(
+                f"{clip.key}: protocol {protocol.name} measures by the labelled box, the shard has "
+                f"the detector's ({clip.meta.detector})"
+            )
         targets, is_left = clip.targets, clip.meta.is_right is False
         if is_left:
             # Joints are read off the right-hand model, so 3D is compared mirrored.
@@ -130,7 +138,7 @@ class ShardScorer:
             points = mirror_points(points) if is_left else points
             return project(points, found.focal_length, clip.meta.image_size)
 
-        posed = self._reader(protocol, "neutral").read(
+        posed = self.reader(protocol, "neutral").read(
             output,
             rotations=found.rotations(),
             project=to_pixels,
@@ -138,7 +146,7 @@ class ShardScorer:
         )
         gender = clip.meta.gender if protocol.gendered else "neutral"
         truth = read_truth(
-            self._reader(protocol, gender),
+            self.reader(protocol, gender),
             targets,
             bbox_xyxy=clip.bbox_xyxy,
             is_detected=clip.is_detected,
@@ -153,7 +161,8 @@ class ShardScorer:
             fps=clip.meta.fps,
         )
 
-    def _reader(self, protocol: Protocol, gender: Gender) -> JointReader:
+    def reader(self, protocol: Protocol, gender: Gender) -> JointReader:
+        """What reads the protocol's joints off the body of a gender."""
         key = (protocol.name, gender)
         if key not in self._readers:
             files = {path.name: path for path in self.config.files}

@@ -13,7 +13,7 @@ from ray import cloudpickle
 
 from extpose.config import CropConfig, IngestConfig
 from extpose.data.shards import read_shard
-from extpose.detect.people import Track
+from extpose.detect.people import Detections, Track
 from extpose.errors import ExtPoseError
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.schema import Split
@@ -122,6 +122,43 @@ def test_the_labels_can_be_the_evidence(root: Path, tmp_path: Path) -> None:
     assert clip.meta.detector == "truth"
     labels = clip.targets.keypoints_2d[:, list(COCO17_OF_BODY44)]
     np.testing.assert_array_equal(clip.keypoints_2d, labels)
+
+
+class FakeDetector:
+    """Finds the person a little to the right of where he is labelled, and somebody else."""
+
+    def __call__(self, rgb: np.ndarray) -> Detections:
+        boxes = np.float32([[100, 90, 118, 115], [42, 22, 118, 98]])
+        return Detections(
+            bbox_xyxy=boxes,
+            scores=np.float32([0.9, 0.8]),
+            keypoints_2d=np.stack([np.full((17, 3), 0.1), np.full((17, 3), 0.7)]).astype("f4"),
+        )
+
+    def find_keypoints(self, rgb: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        assert len(boxes) == 1
+        return np.full((1, 17, 3), 0.4, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "confidence", "name"),
+    [
+        ({"evidence": "detector"}, 0.4, "movenet-thunder"),
+        ({"evidence": "detector", "boxes": "detector"}, 0.7, "movenet-thunder+boxes"),
+        ({"evidence": "truth", "boxes": "detector"}, 1.0, "truth+boxes"),
+    ],
+)
+def test_a_detector_gives_evidence_or_boxes(
+    root: Path, tmp_path: Path, monkeypatch, changes, confidence: float, name: str
+) -> None:
+    monkeypatch.setattr("pipelines.cutting.open_detector", lambda *_: FakeDetector())
+    config = config_of(root, tmp_path / "out", units=("a",), **changes)
+    assert ingest(config, SOURCE) == 0
+    clip = next(iter(read_shard(tmp_path / "out" / "made-up-test-a.tar")))
+    assert clip.meta.detector == name
+    np.testing.assert_allclose(clip.keypoints_2d[..., 2], confidence)
+    is_found = clip.bbox_xyxy[0].tolist() == [42, 22, 118, 98]
+    assert is_found == ("boxes" in changes)
 
 
 def test_a_restart_does_only_what_is_missing(root: Path, tmp_path: Path) -> None:
