@@ -51,6 +51,8 @@ class Batch:
     image_size: Float[Tensor, "b 2"]
     """Source image height, width."""
     targets: Targets | None
+    skipped: tuple[str, ...] = ()
+    """Clips that could not be read, each with the reason and what took its place."""
 
 
 def network_inputs(

@@ -163,6 +163,9 @@ class DataConfig:
     mask_rgb: float = 0.5
     """Probability that a clip's image is masked (a draw that masks both is repeated)."""
     mask_skeleton: float = 0.5
+    max_damaged: float = 0.01
+    """A clip that cannot be read is replaced by the next one of its data set, and counted; training
+    ends when more than this share of all clips is such."""
     workers: int = 2
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
@@ -177,8 +180,29 @@ class LossConfig:
     global_orient: float = 0.001
     pose: float = 0.001
     betas: float = 0.0005
+    adversarial: float = 0.0005
+    """Has an effect only where `mocap` is given. Always a mean over clips of means over frames."""
+    velocity: float = 0.0
+    """Of root-relative 3D keypoints, in metres from one frame of the window to the next."""
+    acceleration: float = 0.0
+    """Likewise, over three frames. Neither is a term of the paper."""
     reduction: Literal["sum", "mean"] = "sum"
     """`sum` over the batch is HMR2.0's rule; `mean` divides by the number of labelled frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversaryConfig:
+    """The discriminator of poses and shapes; there is one where `mocap` is given."""
+
+    init: Path | None = None
+    """Start from the `discriminator.*` of this checkpoint; None: random weights."""
+    lr: float = 1e-5
+    """Constant: neither warm-up nor decay."""
+    weight_decay: float = 1e-4
+    real_weight: float = 2.0
+    """Of the real poses' term against that of the predicted ones. 2 is HMR2.0's and HaMeR's rule:
+    they draw two real poses a prediction and divide both sums by the predictions. 1 is a mean each.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +233,13 @@ class EngineConfig:
 class TrainConfig:
     """`extpose train`: shards to a checkpoint."""
 
-    data: Path = Path("data")
-    """Folder of shards."""
+    data: tuple[Path, ...] = (Path("data"),)
+    """Folders of shards, one a data set."""
+    mix: tuple[float, ...] = ()
+    """Share of each data set in what is trained on, in any unit (0.5 0.3 0.2; 5 3 2). None given:
+    all clips of all folders are one data set."""
+    mocap: Path | None = None
+    """Real poses (`extpose mocap`) for the adversarial term; None: there is none."""
     out: Path = Path("runs/train")
     init: Path | None = None
     """Start from the weights of this checkpoint."""
@@ -235,6 +264,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loader: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -356,8 +386,10 @@ RECIPES: dict[str, TrainConfig] = {
             global_orient=1.0,
             pose=1.0,
             betas=0.05,
+            adversarial=0.001,
             reduction="mean",
         ),
+        adversary=AdversaryConfig(lr=1e-4),
         engine=EngineConfig(
             lr=1e-3, warmup_steps=50, decay=True, clip_grad_norm=1.0, micro_batch=8, threads=1
         ),

@@ -20,6 +20,10 @@ class ShardError(ExtPoseError):
     """A shard or sample that breaks the contract of `docs/data.md`."""
 
 
+class BodyError(ShardError):
+    """A clip of another body than the network's: not damage, but the wrong data."""
+
+
 class CheckpointError(ExtPoseError):
     """A checkpoint that is missing, corrupt, or of another network."""
 

@@ -37,12 +37,16 @@ class DoctorArgs:
 class MocapArgs:
     """`extpose mocap`."""
 
-    root: Path
-    """Folder of AMASS, as downloaded."""
     out: Path
     """File to write (.npz): `body_pose` (n, 69) and `betas` (n, 10)."""
+    root: Path | None = None
+    """Folder of AMASS, as downloaded; or ..."""
+    free: bool = False
+    """... poses of the synthetic people of `extpose synth`, which need no licence."""
     fps: float = 10.0
-    """Poses taken a second: neighbours in time say the same."""
+    """Poses of AMASS taken a second: neighbours in time say the same."""
+    num_poses: int = 20_000
+    """Poses drawn with `free`."""
 
 
 @dataclass(frozen=True)

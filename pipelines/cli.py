@@ -129,9 +129,17 @@ def run_ingest(args: list[str], verb: Verb) -> int:
 def run_mocap(args: list[str], verb: Verb) -> int:
     """Motion capture to poses for a discriminator."""
     options = parse(MocapArgs, args, verb)
-    from pipelines.sources.amass import write_mocap
+    if options.free == (options.root is not None):
+        print(f"extpose: give --root or --free. Example:  {verb.example}", file=sys.stderr)
+        return 2
+    if options.root is None:
+        from pipelines.free_mocap import write_free_mocap
 
-    made = write_mocap(options.root, options.out, fps=options.fps)
+        made = write_free_mocap(options.out, num_poses=options.num_poses)
+    else:
+        from pipelines.sources.amass import write_mocap
+
+        made = write_mocap(options.root, options.out, fps=options.fps)
     print(f"{options.out}: {made.num_poses} poses of {made.num_files} files")
     return 0
 
@@ -258,7 +266,7 @@ VERBS: dict[str, Verb] = {
         run_ingest,
     ),
     "mocap": Verb(
-        "Motion capture of AMASS to the poses that a discriminator learns from.",
+        "Motion capture of AMASS (or free poses) to what the adversarial term learns from.",
         "extpose mocap --root /data/AMASS --out data/mocap.npz",
         run_mocap,
     ),

@@ -72,7 +72,7 @@ def demo(
         with steps.step("train tiny: Ray Train, 2 workers, DeepSpeed ZeRO-2", out / "train"):
             recipe = RECIPES["tiny"]
             checkpoint = train(
-                replace(recipe, data=out / "synth", out=out / "train", max_seconds=train_seconds)
+                replace(recipe, data=(out / "synth",), out=out / "train", max_seconds=train_seconds)
             )
     with steps.step("evaluate: held-out synthetic clips", out / "evaluate"):
         evaluation = evaluate(

@@ -27,9 +27,7 @@ def train(config: TrainConfig) -> Path:
     Raises TrainingError for a config that cannot work, a loss that is not finite, and workers
     that failed more than `config.max_failures` times.
     """
-    paths = ("data", "out", "init", "body_model")
-    given = {name: getattr(config, name) for name in paths}
-    config = replace(config, **{n: p.expanduser().resolve() for n, p in given.items() if p})
+    config = _with_absolute_paths(config)
     config.out.mkdir(parents=True, exist_ok=True)
     if config.launcher == "ray":
         _train_on_ray(config)
@@ -40,6 +38,17 @@ def train(config: TrainConfig) -> Path:
 
         run_worker(config)
     return config.out / "model.safetensors"
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Workers have another current folder."""
+    given = {name: getattr(config, name) for name in ("out", "init", "body_model", "mocap")}
+    paths = {name: path.expanduser().resolve() for name, path in given.items() if path}
+    adversary = config.adversary
+    if adversary.init is not None:
+        adversary = replace(adversary, init=adversary.init.expanduser().resolve())
+    data = tuple(folder.expanduser().resolve() for folder in config.data)
+    return replace(config, data=data, adversary=adversary, **paths)
 
 
 def _train_on_ray(config: TrainConfig) -> None:

@@ -7,13 +7,16 @@ WebDataset instead, in an order that is shuffled anew each epoch.
 Axes    b clips   t frames
 """
 
+import logging
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from extpose.batch import Batch
@@ -22,11 +25,12 @@ from extpose.data.augment import Masking, draw_augmentation, draw_masking, draw_
 from extpose.data.sampler import Draw, StepSampler
 from extpose.data.shards import ShardIndex, decode_clip
 from extpose.data.window import View, make_batch, plain_view
-from extpose.errors import ShardError
+from extpose.errors import BodyError, ShardError
 from extpose.schema import BodyName, Clip
 
 PREFETCH = 4
 """Micro-batches that each loader process keeps ready."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +50,83 @@ def find_shards(folder: Path) -> list[Path]:
     return paths
 
 
+def open_folders(folders: Sequence[Path]) -> tuple[ShardIndex, tuple[int, ...]]:
+    """The clips of several data sets, one after the other, and how many each has.
+
+    Raises ShardError for a folder without clips, and for a key that is used twice.
+    """
+    shards = [find_shards(folder) for folder in folders]
+    index = ShardIndex([path for paths in shards for path in paths])
+    clips_of = Counter(index.path_of(i) for i in range(len(index)))
+    sizes = tuple(sum(clips_of[path] for path in paths) for paths in shards)
+    for folder, size in zip(folders, sizes, strict=True):
+        if not size:
+            raise ShardError(f"{folder}: no clips in the shards of this folder")
+    return index, sizes
+
+
 class ClipDataset(Dataset[Batch]):
-    """Batches of windows. Items are asked for by lists of draws, so a batch is filled in place."""
+    """Batches of windows. Items are asked for by lists of draws, so a batch is filled in place.
+
+    `sizes` are those of the data sets that follow each other in `index`; None: it is one.
+    """
 
     def __init__(
-        self, index: ShardIndex, config: DataConfig, *, body: BodyName, size: int, seed: int = 0
+        self,
+        index: ShardIndex,
+        config: DataConfig,
+        *,
+        body: BodyName,
+        size: int,
+        seed: int = 0,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         self.index, self.config, self.body, self.size, self.seed = index, config, body, size, seed
+        self.sizes = (len(index),) if sizes is None else tuple(sizes)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitems__(self, draws: list[Draw]) -> Batch:
-        """The training batch of these draws: augmented, masked."""
+        """The training batch of these draws: augmented, masked.
+
+        A clip that cannot be read is replaced by the next one of its data set that can, and told
+        in `skipped`. Raises BodyError for one of another body, and ShardError when no clip of the
+        data set is left.
+        """
+        try:
+            return self._make_batch(draws)
+        except BodyError:
+            raise
+        except (ShardError, OSError):
+            found = [self._find_readable(draw) for draw in draws]
+        batch = self._make_batch([draw for draw, _ in found])
+        return replace(batch, skipped=tuple(reason for _, reasons in found for reason in reasons))
+
+    def _make_batch(self, draws: list[Draw]) -> Batch:
         pairs = [self.draw_view(draw) for draw in draws]
         return self.collate([clip for clip, _ in pairs], [view for _, view in pairs], True)
+
+    def _find_readable(self, draw: Draw) -> tuple[Draw, list[str]]:
+        """The draw, or the next one of the same data set; and what was wrong with those between."""
+        ends = np.cumsum(self.sizes)
+        number = int(np.searchsorted(ends, draw.index, side="right"))
+        size, first = self.sizes[number], int(ends[number]) - self.sizes[number]
+        reasons: list[str] = []
+        for i in range(size):
+            candidate = Draw(draw.epoch, first + (draw.index - first + i) % size)
+            where = f"{self.index.path_of(candidate.index)}: {self.index.keys[candidate.index]}"
+            try:
+                self._make_batch([candidate])
+            except BodyError:
+                raise
+            except (ShardError, OSError) as error:
+                # Errors of the reader name the shard, those of the decoder the clip alone.
+                text = str(error)
+                reasons.append(text if text.startswith(where) else f"{where}: {text}")
+            else:
+                return candidate, reasons
+        raise ShardError(f"none of the {size} clips of a data set can be read: {reasons[0]}")
 
     def draw_view(self, draw: Draw) -> tuple[Clip, View]:
         """Window, augmentation and masking of one draw: a function of (seed, epoch, key)."""
@@ -101,18 +167,27 @@ class ClipDataset(Dataset[Batch]):
         )
 
     def read(self, index: int, start: int, count: int, *, stride: int = 1) -> Clip:
-        """A window as a clip. Raises ShardError when it is of another body."""
+        """A window as a clip. Raises ShardError, and BodyError when it is of another body."""
         clip = self.index.read_window(index, start, count, stride)
         if clip.meta.body != self.body:
-            raise ShardError(
+            raise BodyError(
                 f"{self.index.path_of(index)}: {clip.key}: body is {clip.meta.body!r}, "
                 f"the network's is {self.body!r}"
             )
         return clip
 
     def has_labels(self) -> bool:
-        """Whether any clip has targets; reads until it finds one."""
-        return any(self.read(i, 0, 1).targets is not None for i in range(len(self)))
+        """Whether any clip has targets; reads until it finds one, past those that are damaged."""
+        return any(self._has_labels(i) for i in range(len(self)))
+
+    def _has_labels(self, index: int) -> bool:
+        try:
+            return self.read(index, 0, 1).targets is not None
+        except BodyError:
+            raise
+        except (ShardError, OSError) as error:
+            logger.warning("damaged: %s", error)
+            return False
 
 
 def training_batches(

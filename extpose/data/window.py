@@ -152,11 +152,12 @@ def _fill_rgb(
     if reduced:
         stored_to_crop = compose_affine(stored_to_crop, np.array([[2, 0, 0.5], [0, 2, 0.5]]))
     flag = cv2.IMREAD_REDUCED_COLOR_2 if reduced else cv2.IMREAD_COLOR
+    side = -(-clip.meta.crop_size // 2) if reduced else clip.meta.crop_size
     shift = -stored_to_crop[:, 2]
     is_slice = bool((stored_to_crop[:, :2] == np.eye(2)).all() and (shift % 1 == 0).all())
     table = normalisation_table(view.augmentation.color)
     for frame, data in enumerate(clip.rgb):
-        bgr = _decode(data, flag, clip, f"{frame:03d}.jpg")
+        bgr = _decode(data, flag, clip, f"{frame:03d}.jpg", side=side)
         if is_slice:
             x, y = (int(v) for v in shift)
             bgr = bgr[y : y + size, x : x + size]
@@ -178,7 +179,8 @@ def _fill_skeleton(
     table = normalisation_table(NO_COLOR)
     if size == meta.skeleton_size and not view.augmentation.changes_skeleton:
         for frame, data in enumerate(clip.skeleton):
-            bgr = _decode(data, cv2.IMREAD_COLOR, clip, f"{frame:03d}.skeleton.png")
+            member = f"{frame:03d}.skeleton.png"
+            bgr = _decode(data, cv2.IMREAD_COLOR, clip, member, side=size)
             _normalise(out[frame], bgr[..., ::-1], table)
         return
     for frame, keypoints in enumerate(points):
@@ -215,10 +217,15 @@ def _normalise(
         cv2.LUT(plane, table[channel : channel + 1], dst=out[channel])
 
 
-def _decode(data: bytes, flag: int, clip: Clip, member: str) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(
+    data: bytes, flag: int, clip: Clip, member: str, *, side: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A square picture. Raises ShardError where it is none, or of another size."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
     if image is None:
         raise ShardError(f"{clip.key}.{member}: {len(data)} bytes that are no image")
+    if image.shape[:2] != (side, side):
+        raise ShardError(f"{clip.key}.{member}: {image.shape[:2]} pixels, expected {(side, side)}")
     return image
 
 

@@ -15,13 +15,18 @@ import os
 import re
 import shutil
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from extpose.errors import CheckpointError
 from extpose.training.engine import Engine
 
 META_FILE = "meta.json"
+EXTRA_FILE = "extra.safetensors"
 CHUNK = 1 << 22
 logger = logging.getLogger(__name__)
 
@@ -43,8 +48,18 @@ class CheckpointMeta:
     """Of ExtPose."""
 
 
-def save_checkpoint(root: Path, engine: Engine, meta: CheckpointMeta, *, keep: int) -> Path:
-    """Write one checkpoint and delete all but the newest `keep`. Every worker calls it."""
+def save_checkpoint(
+    root: Path,
+    engine: Engine,
+    meta: CheckpointMeta,
+    *,
+    keep: int,
+    extra: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write one checkpoint and delete all but the newest `keep`. Every worker calls it.
+
+    `extra` is state besides the engine's, the same on all workers.
+    """
     final = root / f"step_{meta.step:06d}"
     partial = final.with_suffix(".tmp")
     is_first = engine.workers.rank == 0
@@ -55,6 +70,8 @@ def save_checkpoint(root: Path, engine: Engine, meta: CheckpointMeta, *, keep: i
     engine.save_state(partial)
     engine.workers.barrier()
     if is_first:
+        if extra:
+            save_file(dict(extra), partial / EXTRA_FILE)
         _commit(partial, final, meta)
         for old in _folders(root)[keep:]:
             shutil.rmtree(old)
@@ -70,6 +87,12 @@ def find_latest(root: Path) -> tuple[Path, CheckpointMeta] | None:
         except CheckpointError as error:
             logger.warning("skipped: %s", error)
     return None
+
+
+def read_extra(folder: Path) -> dict[str, Tensor]:
+    """The `extra` state of a complete checkpoint; empty where it has none."""
+    path = folder / EXTRA_FILE
+    return load_file(path) if path.exists() else {}
 
 
 def read_meta(folder: Path) -> CheckpointMeta:

@@ -80,22 +80,35 @@ def load_discriminator(discriminator: Discriminator, checkpoint: ForeignCheckpoi
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
 
 
-def generator_loss(fake: Float[Tensor, "b scores"]) -> Float[Tensor, ""]:
-    """How far the scores of predictions are from 1: squares, summed over scores, mean over b."""
-    return (fake - 1).square().sum() / len(fake)
+def generator_loss(
+    fake: Float[Tensor, "b scores"], weights: Float[Tensor, " b"] | None = None
+) -> Float[Tensor, ""]:
+    """How far the scores of predictions are from 1: squares, summed over scores, mean over b.
+
+    `weights`, which add up to 1, make it a weighted mean.
+    """
+    return _mean((fake - 1).square(), weights)
 
 
 def discriminator_loss(
     fake: Float[Tensor, "b scores"],
     real: Float[Tensor, "b_real scores"],
+    weights: Float[Tensor, " b"] | None = None,
     *,
-    real_rows_per_fake: int = 1,
+    real_weight: float = 1.0,
 ) -> Float[Tensor, ""]:
     """How far the scores of predictions are from 0 and those of real poses from 1.
 
-    Each term is the mean over its own rows. The reference divides both sums by the number of
-    predictions while it draws twice as many real poses, so that the real term counts double:
-    `real_rows_per_fake=2` gives its numbers.
+    Each term is the mean over its own rows, that of predictions by `weights`. The reference divides
+    both sums by the number of predictions while it draws twice as many real poses, so that the real
+    term counts double: `real_weight=2` gives its numbers.
     """
-    real_term = (real - 1).square().sum() / len(real) * real_rows_per_fake
-    return fake.square().sum() / len(fake) + real_term
+    return _mean(fake.square(), weights) + real_weight * _mean((real - 1).square(), None)
+
+
+def _mean(
+    squares: Float[Tensor, "b scores"], weights: Float[Tensor, " b"] | None
+) -> Float[Tensor, ""]:
+    if weights is None:
+        return squares.sum() / len(squares)
+    return (weights * squares.sum(1)).sum()

@@ -36,7 +36,16 @@ from extpose.training.plain import AUTOCAST
 from extpose.training.trainable import ParameterCount
 
 PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
-COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "frames_per_second", "data_wait")
+COLUMNS = (
+    "step",
+    "seconds",
+    "loss",
+    "lr",
+    "grad_norm",
+    "frames_per_second",
+    "data_wait",
+    "skipped",
+)
 MAX_CLIPS_SHOWN = 8
 logger = logging.getLogger(__name__)
 
@@ -115,8 +124,10 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 def config_hash(config: TrainConfig) -> str:
     """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed."""
     values = config_to_json(config)
-    parts = {name: values[name] for name in ("model", "loader", "loss", "engine", "batch", "seed")}
-    for name in ("workers",):
+    names = ("model", "loader", "loss", "adversary", "mix", "engine", "batch", "seed")
+    # A file may move; what is in it is compared when a run goes on.
+    parts = {name: values[name] for name in names} | {"mocap": config.mocap is not None}
+    for name in ("workers", "max_damaged"):
         del parts["loader"][name]
     for name in ("threads", "activation_checkpointing", "micro_batch"):
         del parts["engine"][name]

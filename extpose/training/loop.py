@@ -15,6 +15,8 @@ from extpose.batch import Batch, to_device
 from extpose.config import TrainConfig
 from extpose.errors import TrainingError
 from extpose.params import Prediction
+from extpose.training.adversary import Adversary
+from extpose.training.damage import Damage
 from extpose.training.engine import Engine, learning_rate
 
 Losses = Callable[[Prediction, Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -39,12 +41,15 @@ class StepRecord:
     loss: float
     """Mean over the micro-batches of all workers, like the terms."""
     terms: dict[str, float]
+    """They add up to the loss; `discriminator`, which is a loss of its own, comes beside them."""
     lr: float
     grad_norm: float
     frames_per_second: float
     """Of all workers."""
     data_wait: float
     """Seconds of this step that were spent waiting for data."""
+    skipped: int
+    """Clips of this step that could not be read and were replaced, of all workers."""
 
 
 def train(
@@ -56,6 +61,8 @@ def train(
     start: Progress,
     report: Callable[[StepRecord, Batch], None],
     save: Callable[[Progress], None],
+    adversary: Adversary | None = None,
+    damage: Damage | None = None,
 ) -> Progress:
     """Train from `start` to `config.steps` or `config.max_seconds`; saving on the way.
 
@@ -71,8 +78,12 @@ def train(
         part = _accumulate(config, engine, source, losses, step=step)
         # Rank 0's clock counts for all, so that all stop at the same step.
         clock = time.perf_counter() - started if engine.workers.rank == 0 else 0.0
-        own = torch.tensor([*part.values, clock * engine.workers.size, float(bool(part.broken))])
-        loss, *terms, seconds, any_broken = engine.workers.mean(own).tolist()
+        size = engine.workers.size
+        counts = [float(bool(part.broken)), len(part.skipped) * size]
+        own = torch.tensor([*part.values, clock * size, *counts])
+        loss, *values, seconds, any_broken, skipped = engine.workers.mean(own).tolist()
+        if skipped and damage is not None:
+            damage.note(part.skipped)
         if any_broken:
             _refuse(engine, step, f"the loss is not finite ({loss})", part.broken)
         lr = learning_rate(config.engine, step, _share_done(config, step, seconds))
@@ -80,16 +91,20 @@ def train(
         # In fp16 the scaler skips such a step and lowers its scale.
         if config.engine.precision != "fp16" and not math.isfinite(norm):
             _refuse(engine, step, f"the gradient is not finite ({norm})", list(part.batch.keys))
+        terms = dict(zip(part.names, values, strict=True))
+        if adversary is not None:
+            terms["discriminator"] = adversary.step(step)
         frames = part.batch.valid.numel() * engine.accumulation * engine.workers.size
         record = StepRecord(
             step=step + 1,
             seconds=seconds,
             loss=loss,
-            terms=dict(zip(part.names, terms, strict=True)),
+            terms=terms,
             lr=lr,
             grad_norm=norm,
             frames_per_second=frames / (time.perf_counter() - began),
             data_wait=part.waited,
+            skipped=round(skipped),
         )
         report(record, part.batch)
         progress = Progress(step=step + 1, seconds=seconds)
@@ -111,6 +126,7 @@ class _Accumulated:
     names: list[str]
     values: list[float]
     broken: list[str]
+    skipped: list[str]
     waited: float
     batch: Batch
 
@@ -119,7 +135,8 @@ def _accumulate(
     config: TrainConfig, engine: Engine, source: Iterator[Batch], losses: Losses, *, step: int
 ) -> _Accumulated:
     """Forward and backward of all micro-batches of one step."""
-    waited, sums, names, broken = 0.0, torch.zeros(()), list[str](), list[str]()
+    waited, sums, names = 0.0, torch.zeros(()), list[str]()
+    broken, skipped = list[str](), list[str]()
     for micro in range(engine.accumulation):
         asked = time.perf_counter()
         batch = to_device(next(source), engine.workers.device)
@@ -127,13 +144,19 @@ def _accumulate(
         torch.manual_seed(_seed(config, step, engine.workers.rank * engine.accumulation + micro))
         total, terms = losses(engine(batch), batch)
         engine.backward(total)
+        skipped += batch.skipped
         names = sorted(terms)
         values = torch.stack([total, *(terms[name] for name in names)]).detach().float().cpu()
         sums = sums + values / engine.accumulation
         if not torch.isfinite(values).all():
             broken += batch.keys
     return _Accumulated(
-        names=names, values=sums.tolist(), broken=broken, waited=waited, batch=batch
+        names=names,
+        values=sums.tolist(),
+        broken=broken,
+        skipped=skipped,
+        waited=waited,
+        batch=batch,
     )
 
 

@@ -1,4 +1,6 @@
-"""The objective: HMR2.0's terms on clips.
+"""The objective: HMR2.0's terms on clips, and two temporal ones that are off by default.
+
+The adversarial term is in `adversary.py`.
 
 Axes    b clips   t frames   k keypoints   j joint rotations without the root
 Units   3D in metres relative to the root keypoint; 2D in the crop, [-0.5, 0.5]; rotation matrices
@@ -18,6 +20,8 @@ from extpose.geometry import project_to_crop
 from extpose.params import Prediction
 
 _PELVIS, _HIPS, _WRIST = (39,), (9, 12), (0,)
+TEMPORAL = {"velocity": 1, "acceleration": 2}
+"""Terms of differences over time, and how often the difference is taken."""
 
 
 def compute_losses(
@@ -25,8 +29,9 @@ def compute_losses(
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The total and its terms, each with its weight applied, so that they add up to the total.
 
-    The terms are `keypoints_3d`, `keypoints_2d`, `global_orient`, `pose` and `betas`. Padding
-    frames and what is not labelled count nothing. Computed in float32 whatever the network's
+    The terms are `keypoints_3d`, `keypoints_2d`, `global_orient`, `pose` and `betas`, and
+    `velocity` and `acceleration` where they have a weight. Padding frames and what is not labelled
+    count nothing. Computed in float32 whatever the network's
     precision. With `reduction="mean"` each term is divided by the number of frames (of clips for
     `betas`) in which it has a label.
 
@@ -61,6 +66,10 @@ def compute_losses(
         "pose": (sum_squares(params.pose, true.pose, has_pose), has_pose),
         "betas": (sum_squares(params.betas, true.betas, has_betas), has_betas),
     }
+    for name, order in TEMPORAL.items():
+        if getattr(config, name):
+            value = sum_differences(keypoints, has_3d, root=root, order=order)
+            sums[name] = (value, confidence_over_time(has_3d[..., 3], order))
     terms = {name: getattr(config, name) * value for name, (value, _) in sums.items()}
     if config.reduction == "mean":
         terms = {name: value / _count_labelled(sums[name][1]) for name, value in terms.items()}
@@ -102,6 +111,32 @@ def sum_squares(
     """Sum of squared differences where `labelled`, whose axes are the leading ones of the rest."""
     keep = labelled.reshape(labelled.shape + (1,) * (found.ndim - labelled.ndim))
     return torch.where(keep, found - target, 0).square().sum()
+
+
+def sum_differences(
+    found: Float[Tensor, "b t k 3"],
+    target: Float[Tensor, "b t k 4"],
+    *,
+    root: tuple[int, ...],
+    order: int,
+) -> Float[Tensor, ""]:
+    """Sum of confidence times the absolute difference of velocities (`order` 1) or accelerations
+    (2) of points relative to the root, in metres a frame and metres a frame squared.
+
+    0 where there are too few frames for one.
+    """
+    error = _relative_to(found, root) - _relative_to(target[..., :3], root)
+    confidence = confidence_over_time(target[..., 3], order)
+    return (confidence[..., None] * error.diff(n=order, dim=1).abs()).sum()
+
+
+def confidence_over_time(
+    confidence: Float[Tensor, "b t k"], order: int
+) -> Float[Tensor, "b steps k"]:
+    """Of a difference: the least of the `order` + 1 frames that it is made of."""
+    steps = max(confidence.shape[1] - order, 0)
+    shifted = [confidence[:, i : i + steps] for i in range(order + 1)]
+    return torch.stack(shifted).amin(0)
 
 
 def _relative_to(

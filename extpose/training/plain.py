@@ -59,8 +59,7 @@ class PlainEngine:
     def step(self, lr: float) -> float:
         """Update; see `Engine`."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self.workers.size > 1:
-            self._average_gradients(parameters)
+        self.workers.average_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
         limit = self.config.clip_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
@@ -70,18 +69,6 @@ class PlainEngine:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
-
-    def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        dist.all_reduce(flat)
-        flat /= self.workers.size
-        for parameter, part in zip(
-            parameters, flat.split([p.numel() for p in parameters]), strict=True
-        ):
-            parameter.grad = part.view_as(parameter)
 
     def save_state(self, folder: Path) -> None:
         """Write; see `Engine`."""

@@ -12,19 +12,21 @@ import torch
 from extpose.batch import Batch
 from extpose.body_model import load_body_model
 from extpose.config import TrainConfig
-from extpose.data.loader import ClipDataset, find_shards, training_batches
+from extpose.data.loader import ClipDataset, open_folders, training_batches
 from extpose.data.sampler import StepSampler, micro_batch_size
-from extpose.data.shards import ShardIndex
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained, save_model
 from extpose.params import Prediction
-from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
+from extpose.training.adversary import Adversary
+from extpose.training.checkpoint import CheckpointMeta, find_latest, read_extra, save_checkpoint
+from extpose.training.damage import Damage
 from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
+from extpose.training.mocap import read_mocap
 from extpose.training.trainable import count_parameters, select_trainable
 from extpose.training.workers import Workers
 
@@ -56,10 +58,12 @@ def run_worker(config: TrainConfig) -> None:
         use_gpu=config.use_gpu,
         skeleton_input=config.model.skeleton_input,
     )
-    start = resume(config, engine)
+    adversary = create_adversary(config, engine.workers)
+    start = resume(config, engine, adversary)
     sampler = StepSampler(
-        len(dataset),
+        dataset.sizes,
         **sizes,
+        mix=config.mix,
         seed=config.seed,
         steps=config.steps,
         start_step=start.step,
@@ -69,17 +73,20 @@ def run_worker(config: TrainConfig) -> None:
     log = RunLog(config, start_step=start.step) if workers.rank == 0 else None
     if log is not None:
         log.write_parameters(parameters)
-    saver = _Saver(config, engine)
+    saver = _Saver(config, engine, adversary)
+    limit = config.loader.max_damaged
     train(
         config,
         engine,
         training_batches(
             dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
         ),
-        make_losses(config, engine.workers.device),
+        make_losses(config, engine.workers.device, adversary),
         start=start,
         report=log or _ignore,
         save=saver,
+        adversary=adversary,
+        damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
     )
     if log is not None:
         log.close()
@@ -88,9 +95,15 @@ def run_worker(config: TrainConfig) -> None:
 
 def open_dataset(config: TrainConfig) -> ClipDataset:
     """The labelled clips of `config.data`."""
+    if config.mix and len(config.mix) != len(config.data):
+        raise TrainingError(
+            f"mix has {len(config.mix)} weights for {len(config.data)} data sets: {config.mix}"
+        )
+    index, sizes = open_folders(config.data)
     dataset = ClipDataset(
-        ShardIndex(find_shards(config.data)),
+        index,
         config.loader,
+        sizes=sizes if config.mix else None,
         body=config.model.body,
         size=config.model.image_size,
         seed=config.seed,
@@ -101,7 +114,8 @@ def open_dataset(config: TrainConfig) -> ClipDataset:
             f"model.max_frames={config.model.max_frames}"
         )
     if not dataset.has_labels():
-        raise TrainingError(f"{config.data}: no clip has targets, nothing can be learned")
+        folders = ", ".join(map(str, config.data))
+        raise TrainingError(f"{folders}: no clip has targets, nothing can be learned")
     return dataset
 
 
@@ -123,19 +137,45 @@ def create_model(config: TrainConfig) -> ExtPose:
     return model
 
 
-def make_losses(config: TrainConfig, device: torch.device) -> Losses:
-    """The objective with its body model."""
+def create_adversary(config: TrainConfig, workers: Workers) -> Adversary | None:
+    """The adversarial term of a run with `config.mocap`. Raises TrainingError for a bad file."""
+    if config.mocap is None:
+        return None
+    if not config.loss.adversarial:
+        raise TrainingError(f"mocap {config.mocap} has no effect with loss.adversarial 0")
+    try:
+        return Adversary(
+            config.adversary,
+            read_mocap(config.mocap, config.model.body),
+            body=config.model.body,
+            weight=config.loss.adversarial,
+            batch=config.batch,
+            seed=config.seed,
+            workers=workers,
+        )
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
+
+
+def make_losses(
+    config: TrainConfig, device: torch.device, adversary: Adversary | None = None
+) -> Losses:
+    """The objective with its body model, and its adversarial term where there is one."""
     body_model = load_body_model(config.body_model, config.model.body).to(device)
 
     def losses(
         prediction: Prediction, batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return compute_losses(prediction, batch, body_model, config.loss)
+        total, terms = compute_losses(prediction, batch, body_model, config.loss)
+        if adversary is not None:
+            terms["adversarial"] = adversary.term(prediction, batch)
+            total = total + terms["adversarial"]
+        return total, terms
 
     return losses
 
 
-def resume(config: TrainConfig, engine: Engine) -> Progress:
+def resume(config: TrainConfig, engine: Engine, adversary: Adversary | None = None) -> Progress:
     """Load the newest complete checkpoint of the run, if there is one."""
     root, workers = config.out / CHECKPOINTS, engine.workers
     found = workers.from_first(find_latest(root) if workers.rank == 0 else None)
@@ -151,6 +191,8 @@ def resume(config: TrainConfig, engine: Engine) -> Progress:
         )
     try:
         engine.load_state(folder, saved_workers=meta.world_size)
+        if adversary is not None:
+            adversary.load_state(read_extra(folder), folder)
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
     return Progress(step=meta.step, seconds=meta.seconds)
@@ -173,6 +215,7 @@ def _ignore(_record: StepRecord, _batch: Batch) -> None: ...
 class _Saver:
     config: TrainConfig
     engine: Engine
+    adversary: Adversary | None
 
     def __call__(self, progress: Progress) -> None:
         meta = CheckpointMeta(
@@ -185,4 +228,5 @@ class _Saver:
             version=code_version(),
         )
         root, keep = self.config.out / CHECKPOINTS, self.config.keep_checkpoints
-        save_checkpoint(root, self.engine, meta, keep=keep)
+        extra = None if self.adversary is None else self.adversary.state()
+        save_checkpoint(root, self.engine, meta, keep=keep, extra=extra)

@@ -1,11 +1,12 @@
 """The processes of a training run, whoever started them (Ray Train, or nobody: then it is one)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Workers:
@@ -24,6 +25,21 @@ class Workers:
             dist.all_reduce(values)
             values = values / self.size
         return values.cpu()
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average over the workers, in place; a parameter without a gradient gets zeros."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for parameter, part in zip(
+            parameters, flat.split([p.numel() for p in parameters]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter)
 
     def gather(self, value: Any) -> list[Any]:
         """The value of every worker, in the order of ranks."""

@@ -155,7 +155,7 @@ class Trainer:
         fake = self.critic(params.pose[:, 0].detach(), params.betas.detach())
         mocap = rearrange(n["in_mocap_pose"], "b (j c) -> b j c", c=3)
         real = self.critic(axis_angle_to_matrix(mocap), n["in_mocap_betas"])
-        return discriminator_loss(fake, real, real_rows_per_fake=2)
+        return discriminator_loss(fake, real, real_weight=2.0)
 
 
 def check_objective() -> Iterator[Row]:

@@ -33,7 +33,7 @@ def write_data(folder: Path, *, clips: int = 6) -> Path:
 def config_for(data: Path, out: Path, **changes: object) -> TrainConfig:
     """Plain torch in this process."""
     config = TrainConfig(
-        data=data,
+        data=(data,),
         out=out,
         steps=6,
         batch=4,

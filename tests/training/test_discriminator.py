@@ -40,7 +40,7 @@ def test_losses_by_hand():
     assert generator_loss(fake) == 0.25 + 1.0
     assert discriminator_loss(fake, real) == 0.25 + 4.0 + (4.0 + 1.0) / 2
     # The reference divides the sum over two real poses by the one prediction.
-    assert discriminator_loss(fake, real, real_rows_per_fake=2) == 0.25 + 4.0 + 4.0 + 1.0
+    assert discriminator_loss(fake, real, real_weight=2.0) == 0.25 + 4.0 + 4.0 + 1.0
 
 
 def test_weights_come_from_checkpoints(tmp_path: Path):
