@@ -75,7 +75,7 @@ def train(
     while not is_done(config, progress):
         step = progress.step
         began = time.perf_counter()
-        part = _accumulate(config, engine, source, losses, step=step)
+        part = _accumulate(config, engine, source, losses, adversary, step=step)
         # Rank 0's clock counts for all, so that all stop at the same step.
         clock = time.perf_counter() - started if engine.workers.rank == 0 else 0.0
         size = engine.workers.size
@@ -132,7 +132,13 @@ class _Accumulated:
 
 
 def _accumulate(
-    config: TrainConfig, engine: Engine, source: Iterator[Batch], losses: Losses, *, step: int
+    config: TrainConfig,
+    engine: Engine,
+    source: Iterator[Batch],
+    losses: Losses,
+    adversary: Adversary | None,
+    *,
+    step: int,
 ) -> _Accumulated:
     """Forward and backward of all micro-batches of one step."""
     waited, sums, names = 0.0, torch.zeros(()), list[str]()
@@ -142,7 +148,11 @@ def _accumulate(
         batch = to_device(next(source), engine.workers.device)
         waited += time.perf_counter() - asked
         torch.manual_seed(_seed(config, step, engine.workers.rank * engine.accumulation + micro))
-        total, terms = losses(engine(batch), batch)
+        prediction = engine(batch)
+        total, terms = losses(prediction, batch)
+        if adversary is not None:
+            term = adversary.term(prediction, batch)
+            total, terms = total + term, terms | {"adversarial": term}
         engine.backward(total)
         skipped += batch.skipped
         names = sorted(terms)

@@ -81,7 +81,7 @@ def run_worker(config: TrainConfig) -> None:
         training_batches(
             dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
         ),
-        make_losses(config, engine.workers.device, adversary),
+        make_losses(config, engine.workers.device),
         start=start,
         report=log or _ignore,
         save=saver,
@@ -157,20 +157,14 @@ def create_adversary(config: TrainConfig, workers: Workers) -> Adversary | None:
         raise TrainingError(str(error)) from error
 
 
-def make_losses(
-    config: TrainConfig, device: torch.device, adversary: Adversary | None = None
-) -> Losses:
-    """The objective with its body model, and its adversarial term where there is one."""
+def make_losses(config: TrainConfig, device: torch.device) -> Losses:
+    """The objective with its body model."""
     body_model = load_body_model(config.body_model, config.model.body).to(device)
 
     def losses(
         prediction: Prediction, batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        total, terms = compute_losses(prediction, batch, body_model, config.loss)
-        if adversary is not None:
-            terms["adversarial"] = adversary.term(prediction, batch)
-            total = total + terms["adversarial"]
-        return total, terms
+        return compute_losses(prediction, batch, body_model, config.loss)
 
     return losses
 

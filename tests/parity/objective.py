@@ -2,20 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from extpose import geometry
+from extpose.batch import Batch, Targets
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
+from extpose.config import AdversaryConfig, EngineConfig, LossConfig, TrainConfig
 from extpose.geometry import crop_cam_to_transl, project_to_crop
-from extpose.params import Prediction
+from extpose.params import PoseParams, Prediction
 from extpose.rotations import axis_angle_to_matrix, rot6d_to_matrix
-from extpose.training.discriminator import Discriminator, discriminator_loss, generator_loss
-from extpose.training.losses import sum_keypoints_2d, sum_keypoints_3d, sum_squares
+from extpose.training.adversary import Adversary
+from extpose.training.discriminator import Discriminator, generator_loss
+from extpose.training.engine import create_engine
+from extpose.training.loop import Progress, StepRecord, train
+from extpose.training.losses import (
+    compute_losses,
+    sum_keypoints_2d,
+    sum_keypoints_3d,
+    sum_squares,
+)
+from extpose.training.mocap import Mocap
 from tests.parity.network import batch_images, small_model
 from tests.parity.rows import Row, compare, compare_relative, stored, to_tensor
 from tests.reference_recipe import reference_state
@@ -149,13 +161,41 @@ class Trainer:
         total = losses["loss"] + ADVERSARIAL * losses["gen"]
         return Step(losses=losses, total=total, keypoints=keypoints, prediction=prediction)
 
-    def judge(self, prediction: Prediction) -> Tensor:
-        """The discriminator's loss, its real term doubled as theirs is."""
-        params, n = prediction.params, self.n
-        fake = self.critic(params.pose[:, 0].detach(), params.betas.detach())
-        mocap = rearrange(n["in_mocap_pose"], "b (j c) -> b j c", c=3)
-        real = self.critic(axis_angle_to_matrix(mocap), n["in_mocap_betas"])
-        return discriminator_loss(fake, real, real_weight=2.0)
+    def batch(self) -> Batch:
+        """The stored labels, as the loader gives them."""
+        n, points = self.n, self.n["in_keypoints_2d"]
+        b, images = len(points), self.images
+        rotations = {
+            name: axis_angle_to_matrix(rearrange(n[f"in_{name}"], "b (j c) -> b 1 j c", c=3))
+            for name in ("global_orient", "body_pose")
+        }
+        assert torch.equal(n["in_has_global_orient"], n["in_has_body_pose"])
+        return Batch(
+            keys=tuple("abc"),
+            rgb=images,
+            skeleton=images,
+            valid=torch.ones(b, 1, dtype=torch.bool),
+            crop_box_img=torch.ones(b, 1, 3),
+            keypoints_crop=torch.zeros(b, 1, 17, 3),
+            image_size=torch.ones(b, 2),
+            targets=Targets(
+                params=PoseParams(
+                    global_orient=rotations["global_orient"][:, :, 0],
+                    pose=rotations["body_pose"],
+                    betas=n["in_betas"],
+                ),
+                has_pose=n["in_has_body_pose"][:, None] > 0,
+                has_betas=n["in_has_betas"] > 0,
+                keypoints_2d=points[:, None],
+                keypoints_3d=n["in_keypoints_3d"][:, None],
+                transl=torch.zeros(b, 1, 3),
+            ),
+        )
+
+    def mocap(self) -> Mocap:
+        """The six stored real poses: as many as a step takes, so each step takes all."""
+        pose = rearrange(self.raw["in_mocap_pose"], "n (j c) -> n j c", c=3)
+        return Mocap(pose=pose, betas=self.raw["in_mocap_betas"])
 
 
 def check_objective() -> Iterator[Row]:
@@ -180,29 +220,80 @@ def check_objective() -> Iterator[Row]:
     yield Row(item=item, difference=float(gaps.max()), tolerance=1e-5, is_relative=True)
 
 
+class ImageOnly(nn.Module):
+    """The network without its second stream."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rgb: Tensor, _skeleton: Tensor, valid: Tensor) -> Prediction:
+        """Of the images."""
+        return self.model(rgb, None, valid)
+
+
+def train_three_steps(trainer: Trainer) -> list[StepRecord]:
+    """With the loop, engine, objective and adversary that `extpose train` uses."""
+    trainer.model.temporal_embed = None
+    config = TrainConfig(
+        steps=3,
+        batch=3,
+        engine=EngineConfig(backend="plain", lr=1e-3, weight_decay=1e-4, micro_batch=3),
+        adversary=AdversaryConfig(lr=1e-3, weight_decay=1e-4),
+    )
+    engine = create_engine(
+        ImageOnly(trainer.model), config.engine, accumulation=1, micro_batch=3, use_gpu=False
+    )
+    adversary = Adversary(
+        config.adversary,
+        trainer.mocap(),
+        body="smpl",
+        weight=config.loss.adversarial,
+        batch=config.batch,
+        seed=config.seed,
+        workers=engine.workers,
+    )
+    adversary.discriminator.load_state_dict(trainer.critic.state_dict())
+    records: list[StepRecord] = []
+    train(
+        config,
+        engine,
+        [trainer.batch()] * config.steps,
+        partial(objective, trainer.body, config.loss),
+        start=Progress(step=0, seconds=0.0),
+        report=lambda record, _batch: records.append(record),
+        save=lambda _progress: None,
+        adversary=adversary,
+    )
+    return records
+
+
+def objective(
+    body: BodyModel, config: LossConfig, prediction: Prediction, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the network is trained on, without the adversarial term."""
+    return compute_losses(prediction, batch, body, config)
+
+
 def check_training() -> Iterator[Row]:
     """Three steps of AdamW for both, generator first; the losses before each."""
     trainer = Trainer()
-    trainer.model.temporal_embed = None
-    optimisers = [
-        torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=1e-4)
-        for module in (trainer.model, trainer.critic)
-    ]
     names = [str(name).removeprefix("loss_") for name in trainer.raw["steps_losses_names"]]
-    for i, expected in enumerate(trainer.raw["steps_losses"]):
-        step = trainer.run()
-        optimisers[0].zero_grad()
-        step.total.backward()
-        optimisers[0].step()
-        judged = trainer.judge(step.prediction)
-        optimisers[1].zero_grad()
-        (ADVERSARIAL * judged).backward()
-        optimisers[1].step()
-        losses = step.losses | {"disc": judged}
-        found = torch.stack([losses[name].detach() for name in names]).double().numpy()
+    weights = {**WEIGHTS, "gen": ADVERSARIAL, "disc": 1.0, "loss": 1.0}
+    records = train_three_steps(trainer)
+    for i, (record, expected) in enumerate(zip(records, trainer.raw["steps_losses"], strict=True)):
+        terms = record.terms
+        found = {
+            **terms,
+            "loss": record.loss - terms["adversarial"],
+            "body_pose": terms["pose"],
+            "gen": terms["adversarial"],
+            "disc": terms["discriminator"],
+        }
+        values = np.array([found[name] / weights[name] for name in names])
         yield Row(
             item=f"step {i}: {len(names)} losses",
-            difference=float((np.abs(found - expected) / np.abs(expected)).max()),
+            difference=float((np.abs(values - expected) / np.abs(expected)).max()),
             tolerance=1e-6 if i == 0 else 1e-5,
             is_relative=True,
         )
