@@ -1,5 +1,6 @@
 """Which clips a step sees, and how they come out of shards."""
 
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from hypothesis import strategies as st
 
 from extpose.batch import Batch, map_tensors
 from extpose.config import DataConfig
-from extpose.data.augment import NO_MASKING
+from extpose.data.augment import NO_MASKING, draw_rng
 from extpose.data.loader import (
     ClipDataset,
     evaluation_batches,
     evaluation_windows,
     find_shards,
+    open_folders,
     stream_clips,
     training_batches,
 )
-from extpose.data.sampler import Draw, StepSampler, micro_batch_size
+from extpose.data.sampler import Draw, Mixture, StepSampler, micro_batch_size
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.errors import ShardError
 from tests.plain_clips import synthetic_clip
@@ -164,3 +166,148 @@ def test_wrong_body_and_empty_folder_are_refused(folder: Path, tmp_path: Path) -
         open_dataset(folder, body="mano").__getitems__([Draw(0, 0)])
     with pytest.raises(ShardError, match="no shards"):
         find_shards(tmp_path)
+
+
+def write_folder(folder: Path, name: str, num_clips: int) -> Path:
+    """A data set of short clips with keys of its own."""
+    (folder / name).mkdir()
+    clips = [synthetic_clip(f"{name}-{i}", num_frames=1, seed=i) for i in range(num_clips)]
+    write_shard(folder / name / "0.tar", clips)
+    return folder / name
+
+
+def damage(folder: Path, key: str, member: str, content: bytes) -> None:
+    """Overwrite the beginning of one member in place."""
+    path = folder / "0.tar"
+    with tarfile.open(path) as tar:
+        offset = tar.getmember(f"{key}.{member}").offset_data
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"), [("000.jpg", "no image"), ("meta.json", "not JSON"), ("arrays.npz", "")]
+)
+def test_a_damaged_clip_is_replaced_by_the_next_of_its_set(
+    tmp_path: Path, member: str, reason: str
+) -> None:
+    folders = [write_folder(tmp_path, "a", 3), write_folder(tmp_path, "b", 4)]
+    damage(folders[0], "a-2", member, bytes(60))
+    damage(folders[0], "a-0", member, bytes(60))
+    index, sizes = open_folders(folders)
+    assert sizes == (3, 4)
+    # A masked picture is not read, so its damage is not met.
+    config = replace(CONFIG, mask_rgb=0.0)
+    dataset = ClipDataset(index, config, body="smpl", size=64, sizes=sizes)
+    whole = dataset.__getitems__([Draw(0, 1), Draw(0, 4)])
+    assert whole.skipped == ()
+    found = dataset.__getitems__([Draw(5, 2), Draw(5, 4)])
+    assert found.keys == ("a-1", "b-1")
+    assert len(found.skipped) == 2
+    for text, key in zip(found.skipped, ("a-2", "a-0"), strict=True):
+        assert text.startswith(f"{folders[0] / '0.tar'}: {key}")
+        assert reason in text
+    # What takes its place is what it would be if drawn itself.
+    same = dataset.__getitems__([Draw(5, 1), Draw(5, 4)])
+    assert_equal(replace(found, skipped=()), same)
+    assert dataset.has_labels()
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_damage(tmp_path: Path) -> None:
+    folders = [write_folder(tmp_path, "a", 2), write_folder(tmp_path, "b", 2)]
+    index, sizes = open_folders(folders)
+    dataset = ClipDataset(index, CONFIG, body="smpl", size=64, sizes=sizes)
+    (folders[0] / "0.tar").write_bytes(b"")
+    with pytest.raises(ShardError, match=r"none of the 2 clips .*a/0\.tar: a-1: shorter than"):
+        dataset.__getitems__([Draw(0, 1)])
+    assert dataset.__getitems__([Draw(0, 2)]).keys == ("b-0",)
+
+
+def test_folders_without_clips_and_shared_keys_are_refused(tmp_path: Path) -> None:
+    first = write_folder(tmp_path, "a", 2)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    write_shard(empty / "0.tar", [])
+    with pytest.raises(ShardError, match="empty: no clips"):
+        open_folders([first, empty])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "0.tar").write_bytes((first / "0.tar").read_bytes())
+    with pytest.raises(ShardError, match=r"copy/0\.tar: a-0: key is also in"):
+        open_folders([first, copy])
+
+
+weights = st.lists(st.floats(0.01, 10), min_size=2, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(mix=weights, batch=st.integers(1, 24), seed=st.integers(0, 99), steps=st.integers(1, 200))
+def test_each_data_set_fills_its_share_of_every_step(
+    mix: list[float], batch: int, seed: int, steps: int
+) -> None:
+    mixture = Mixture(mix, batch=batch, seed=seed)
+    counts = mixture.counts(np.arange(steps))
+    share = np.array(mix) / sum(mix)
+    assert (counts >= 0).all()
+    assert (counts.sum(1) == batch).all()
+    assert (np.abs(counts - batch * share) < 1 + 1e-6).all()
+    # Draws one by one would be off by about the root of the number of places.
+    assert (np.abs(counts.sum(0) - steps * batch * share) < 6).all()
+
+
+def test_the_mean_over_seeds_is_the_mix() -> None:
+    mix = np.array([0.13, 0.55, 0.32])
+    counts = [Mixture(mix.tolist(), batch=7, seed=s).counts(np.array([11]))[0] for s in range(2000)]
+    np.testing.assert_allclose(np.mean(counts, 0) / 7, mix, atol=0.005)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    mix=weights, world=st.sampled_from([1, 2, 3, 6]), micro=st.integers(1, 5),
+    start=st.integers(0, 9), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_mix_does_not_depend_on_workers_or_restarts(
+    mix: list[float], world: int, micro: int, start: int, seed: int
+) -> None:
+    sizes = [5 * (i + 1) for i in range(len(mix))]
+
+    def steps(rank: int, world_size: int, first: int) -> list[list[Draw]]:
+        sampler = StepSampler(
+            sizes, batch=6, micro_batch=micro, seed=seed, steps=10, start_step=first,
+            rank=rank, world_size=world_size, mix=mix,
+        )  # fmt: skip
+        flat = [draw for part in sampler for draw in part]
+        share = 6 // world_size
+        return [flat[i : i + share] for i in range(0, len(flat), share)]
+
+    alone = steps(0, 1, 0)
+    ranks = [steps(rank, world, start) for rank in range(world)]
+    together = [[d for part in parts for d in part] for parts in zip(*ranks, strict=True)]
+    assert together == alone[start:]
+    stream = [draw for step in alone for draw in step]
+    for first, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+        own = [draw for draw in stream if first <= draw.index < first + size]
+        # Each epoch has every clip once; the last one is cut off.
+        for epoch in range(len(own) // size):
+            part = [d for d in own if d.epoch == epoch]
+            assert sorted(d.index - first for d in part) == list(range(size))
+
+
+def test_one_data_set_is_what_it_was() -> None:
+    """The order that runs before there were mixes had, so that they go on as they began."""
+    sampler = StepSampler(7, batch=4, micro_batch=4, seed=3, steps=2)
+    order = [np.asarray(draw_rng(3, e, "", purpose="order").permutation(7)) for e in range(2)]
+    expected = [Draw(e, int(i)) for e in range(2) for i in order[e]]
+    assert [d for part in sampler for d in part] == expected[:8]
+    joined = StepSampler([3, 4], batch=4, micro_batch=4, seed=3, steps=2)
+    alone = StepSampler([7], batch=4, micro_batch=4, seed=3, steps=2, mix=[2.0])
+    assert list(joined) == list(alone) == list(sampler)
+
+
+def test_bad_mixes_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 weights for 2 data sets"):
+        StepSampler([3, 4], batch=4, micro_batch=4, seed=0, steps=1, mix=[1.0, 1.0, 1.0])
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="must be a number above 0"):
+            StepSampler([3, 4], batch=4, micro_batch=4, seed=0, steps=1, mix=[1.0, bad])

@@ -59,11 +59,13 @@ def read_mocap(path: Path, body: BodyName) -> Mocap:
 
 def _read_array(path: Path, key: str) -> Float32[np.ndarray, "..."]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path):
+            archive = np.load(path, allow_pickle=False)
+        with archive:
             if key not in archive.files:
                 raise TrainingError(f"{path}: no array {key!r}, has {sorted(archive.files)}")
             array = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path}: not a readable npz of plain arrays ({error})") from error
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise TrainingError(f"{path}: {key} is {array.dtype}, expected finite floats")

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from extpose.batch import Batch, Targets
+from extpose.batch import Batch, Targets, map_tensors
 from extpose.body_file import BodyArrays
 from extpose.body_model import BodyModel
 from extpose.config import LossConfig
@@ -17,6 +19,7 @@ from extpose.params import PoseParams, Prediction
 from extpose.rotations import axis_angle_to_matrix
 from extpose.training.losses import (
     compute_losses,
+    sum_differences,
     sum_keypoints_2d,
     sum_keypoints_3d,
     sum_squares,
@@ -235,6 +238,97 @@ def test_no_labels_at_all_is_zero_with_a_gradient(body_model: BodyModel):
     total.backward()
     assert total == 0
     assert (camera.grad == 0).all()
+
+
+def weighted_clip(seed: int, t: int) -> tuple[Tensor, Tensor]:
+    """Points found, and true ones with confidences."""
+    generator = torch.Generator().manual_seed(seed)
+    found = torch.randn(2, t, 5, 3, generator=generator)
+    true = torch.randn(2, t, 5, 4, generator=generator)
+    true[..., 3] = torch.rand(2, t, 5, generator=generator)
+    return found, true
+
+
+def test_velocity_and_acceleration_by_hand():
+    found, true = weighted_clip(0, 4)
+    expected = {1: 0.0, 2: 0.0}
+    for b in range(2):
+        for k in range(5):
+            a = found[b, :, k] - found[b, :, 1]
+            c = true[b, :, k, :3] - true[b, :, 1, :3]
+            w = true[b, :, k, 3]
+            for t in range(3):
+                gap = (a[t + 1] - a[t]) - (c[t + 1] - c[t])
+                expected[1] += float(min(w[t], w[t + 1]) * gap.abs().sum())
+            for t in range(2):
+                gap = (a[t + 2] - 2 * a[t + 1] + a[t]) - (c[t + 2] - 2 * c[t + 1] + c[t])
+                expected[2] += float(w[t : t + 3].min() * gap.abs().sum())
+    for order, value in expected.items():
+        total = sum_differences(found, true, root=(1,), order=order)
+        assert float(total) == pytest.approx(value, rel=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), t=st.integers(1, 5), order=st.sampled_from([1, 2]))
+def test_temporal_terms_see_neither_constant_offsets_nor_too_few_frames(seed, t, order):
+    found, true = weighted_clip(seed, t)
+    still = sum_differences(found, true, root=(0,), order=order)
+    moved = true.clone()
+    moved[..., :3] += torch.randn(2, 1, 5, 3)
+    torch.testing.assert_close(sum_differences(found, moved, root=(0,), order=order), still)
+    assert (still == 0) == (t <= order)
+    # Frames without confidence (padding) change nothing, whatever they hold.
+    padded = [torch.cat([x, 100 * torch.randn(2, 2, 5, x.shape[-1])], 1) for x in (found, true)]
+    padded[1][:, t:, :, 3] = 0
+    torch.testing.assert_close(sum_differences(*padded, root=(0,), order=order), still)
+
+
+def test_temporal_terms_are_off_and_stop_at_padding(body_model: BodyModel):
+    batch, prediction = make_batch(body_model), predict(11)
+    _, terms = compute_losses(prediction, batch, body_model, ONES)
+    assert set(terms) == set(TERMS)
+    on = replace(ONES, velocity=2.0, acceleration=3.0)
+    total, terms = compute_losses(prediction, batch, body_model, on)
+    assert set(terms) == {*TERMS, "velocity", "acceleration"}
+    torch.testing.assert_close(total, torch.stack(list(terms.values())).sum())
+    batch = replace(batch, valid=torch.tensor([[True, False, False], [True, True, False]]))
+    _, terms = compute_losses(prediction, batch, body_model, on)
+    assert terms["velocity"] > 0
+    assert terms["acceleration"] == 0
+    _, means = compute_losses(prediction, batch, body_model, replace(on, reduction="mean"))
+    torch.testing.assert_close(means["velocity"], terms["velocity"])
+    assert means["acceleration"] == 0
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_an_image_among_clips_is_what_it_is_alone(body_model: BodyModel, reduction):
+    """A clip of one frame in a batch of three: padding adds nothing to any term or gradient."""
+    config = replace(ONES, reduction=reduction, velocity=1.0)
+    batch, prediction = make_batch(body_model), predict(11)
+    batch = replace(batch, valid=torch.tensor([[True, False, False], [True, True, True]]))
+
+    def cut(value, clip: int, frames: int):
+        """One clip, its first frames; betas have no frames."""
+        if isinstance(value, Tensor):
+            part = value[clip : clip + 1]
+            return part[:, :frames] if value.ndim > 1 and value.shape[1] == T else part
+        return value
+
+    whole, _ = compute_losses(prediction, batch, body_model, config)
+    parts = []
+    for clip, frames in ((0, 1), (1, T)):
+        one = map_tensors(batch, lambda v, c=clip, f=frames: cut(v, c, f))
+        alone = map_tensors(prediction, lambda v, c=clip, f=frames: cut(v, c, f))
+        parts.append(compute_losses(alone, one, body_model, config)[1])
+    counts = dict.fromkeys([*TERMS, "velocity"], (1, T)) | {"betas": (1, 1), "velocity": (0, 2)}
+    expected = 0.0
+    for name, numbers in counts.items():
+        if reduction == "sum":
+            expected += sum(float(part[name]) for part in parts)
+        else:
+            sums = [float(part[name]) * n for part, n in zip(parts, numbers, strict=True)]
+            expected += sum(sums) / sum(numbers)
+    assert float(whole) == pytest.approx(expected, rel=1e-5)
 
 
 def test_half_precision_predictions_are_compared_in_float32(body_model: BodyModel):

@@ -1,4 +1,7 @@
-"""A few steps of the smallest network with each engine; prints losses and gradient norms."""
+"""A few steps of the smallest network with each engine; prints losses and gradient norms.
+
+With a discriminator beside it, whose losses are printed too.
+"""
 
 import sys
 from dataclasses import replace
@@ -12,6 +15,7 @@ from extpose.batch import Batch
 from extpose.config import TINY, EngineConfig
 from extpose.model.extpose import ExtPose
 from extpose.training.engine import create_engine
+from tests.training.test_adversary import make_adversary
 
 MODEL = replace(
     TINY, image_size=32, width=24, depth=2, num_heads=2, max_frames=2, head_width=24, head_depth=1,
@@ -36,15 +40,19 @@ def batch_of(step: int) -> Batch:
 def run(config: EngineConfig) -> list[float]:
     torch.manual_seed(0)
     engine = create_engine(ExtPose(MODEL), config, accumulation=2, micro_batch=2, use_gpu=False)
+    adversary = make_adversary(weight=0.01, batch=4, workers=engine.workers)
     numbers = []
     for step in range(4):
         for micro in range(2):
-            prediction = engine(batch_of(2 * step + micro))
+            batch = batch_of(2 * step + micro)
+            prediction = engine(batch)
             pose = prediction.params.pose - torch.eye(3)
             loss = pose.square().mean() + (prediction.crop_cam - 1).square().mean()
+            loss = loss + adversary.term(prediction, batch)
             engine.backward(loss)
             numbers.append(float(loss.detach()))
         numbers.append(engine.step(1e-3 * (step + 1)))
+        numbers.append(adversary.step(step))
     total = sum(float(v.double().abs().sum()) for v in engine.consolidated_state_dict().values())
     return [*numbers, total]
 
