@@ -7,8 +7,8 @@ set's public toolbox and was not compared with the files themselves:
   of consecutive frames. Pictures are png in version 2 and jpg in version 3: the other one's folder
   is refused. The frame rate is not in the files; 30 frames a second (RealSense) are assumed.
 - `meta/FRAME.pkl` (`pipelines/labels/honnotate.py`) has joints and MANO parameters in the train
-  split. Joints are MANO's, the tips are the vertices 744, 333, 444, 555, 672. With the user's MANO_RIGHT
-  in `ROOT/mano`, pose and joints are compared.
+  split. Joints are MANO's, the tips are the vertices 744, 333, 444, 555, 672. With the user's
+  MANO_RIGHT in `ROOT/mano`, pose and joints are compared.
 - In the evaluation split the pickles have the wrist and a box (x0 y0 x1 y1, pixels: used as the
   hand's box). Joints and meshes are in `evaluation_xyz.json` and `evaluation_verts.json`, which
   were published in 2024 and lie beside `evaluation.txt`: one matrix a line of that list, OpenGL

@@ -9,7 +9,8 @@ set's public repository and was not compared with the files themselves:
   it is that of the download, hence two sources, `interhand-5fps` and `interhand-30fps`.
 - `annotations/SPLIT/InterHand2.6M_SPLIT_{camera,joint_3d,MANO_NeuralAnnot}.json`, see
   `pipelines/labels/interhand.py`. Joints: right 0 to 20, left 21 to 41; thumb to little, each
-  finger from its tip to the palm, the wrist last. They are not MANO's joints; the fits are off by about 5 mm.
+  finger from its tip to the palm, the wrist last. They are not MANO's joints; the fits are off by
+  about 5 mm.
 - A hand is in a frame where any of its joints is valid, and labelled where its wrist is: others
   are filtered as `invalid_joints`, and as `out_of_view` where fewer than 11 of its points are valid
   and inside the picture. The official evaluation takes its own list (`_data.json`) instead.
