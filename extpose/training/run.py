@@ -4,6 +4,7 @@ Every worker calls `run_worker` with the same config; a run that finds checkpoin
 goes on from the newest. Who starts the workers is not known here.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -99,6 +100,8 @@ def open_dataset(config: TrainConfig) -> ClipDataset:
         raise TrainingError(
             f"mix has {len(config.mix)} weights for {len(config.data)} data sets: {config.mix}"
         )
+    if not all(math.isfinite(weight) and weight > 0 for weight in config.mix):
+        raise TrainingError(f"mix is {config.mix}, each weight must be a number above 0")
     index, sizes = open_folders(config.data)
     dataset = ClipDataset(
         index,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import numpy as np
+
 from extpose.config import TINY, AugmentConfig, DataConfig, EngineConfig, LossConfig, TrainConfig
 from extpose.data.shards import write_shard
 from tests.plain_clips import synthetic_clip
@@ -28,6 +30,13 @@ def write_data(folder: Path, *, clips: int = 6) -> Path:
     made = [synthetic_clip(f"clip-{i}", num_frames=3, seed=i) for i in range(clips)]
     write_shard(folder / "0.tar", made)
     return folder
+
+
+def write_poses(path: Path, *, seed: int = 0) -> Path:
+    """Real poses for an adversary."""
+    rng = np.random.default_rng(seed)
+    np.savez(path, body_pose=rng.normal(0, 0.3, (30, 69)), betas=rng.normal(size=(30, 10)))
+    return path
 
 
 def config_for(data: Path, out: Path, **changes: object) -> TrainConfig:
@@ -62,6 +71,7 @@ if __name__ == "__main__":
     from pipelines.train import train
 
     folder, *rest = sys.argv[1:]
+    poses = write_poses(Path(folder) / "mocap.npz")
     for out, steps in zip(rest[::2], rest[1::2], strict=True):
-        plain = config_for(Path(folder), Path(out), steps=int(steps))
+        plain = config_for(Path(folder), Path(out), steps=int(steps), mocap=poses)
         train(replace(plain, engine=replace(plain.engine, backend="deepspeed", zero_stage=2)))
