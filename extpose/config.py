@@ -229,6 +229,15 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     log_every: int = 10
+    validation: Path | None = None
+    """Folder of labelled shards that are held out: metrics during training, and the best weights
+    in `best.safetensors`."""
+    validate_every: int = 1000
+    """Steps from one validation to the next; the last step is always one."""
+    validate_clips: int = 0
+    """Held-out clips to look at; 0: all."""
+    wandb: str = ""
+    """Project of Weights & Biases that the run is also logged to; needs the package `wandb`."""
     num_workers: int = 1
     """Training processes: Ray Train workers."""
     use_gpu: bool = False

@@ -62,6 +62,15 @@ class Report:
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
 
+    def links(self, files: Mapping[Path, str]) -> None:
+        """Add a list of files that lie in or below the folder, each with what is in it."""
+        items = "".join(
+            f'<li><a href="{self._link(path)}">{html.escape(path.name)}</a>: '
+            f"{html.escape(text)}</li>"
+            for path, text in files.items()
+        )
+        self.parts.append(f"<ul>{items}</ul>")
+
     def video(self, path: Path, caption: str) -> None:
         """Add a video that the browser plays."""
         self.parts.append(

@@ -27,7 +27,7 @@ def train(config: TrainConfig) -> Path:
     Raises TrainingError for a config that cannot work, a loss that is not finite, and workers
     that failed more than `config.max_failures` times.
     """
-    paths = ("data", "out", "init", "body_model")
+    paths = ("data", "out", "init", "body_model", "validation")
     given = {name: getattr(config, name) for name in paths}
     config = replace(config, **{n: p.expanduser().resolve() for n, p in given.items() if p})
     config.out.mkdir(parents=True, exist_ok=True)
@@ -37,8 +37,9 @@ def train(config: TrainConfig) -> Path:
         raise TrainingError(f"launcher local is one process, num_workers is {config.num_workers}")
     else:
         from extpose.training.run import run_worker
+        from pipelines.held_out import open_held_out
 
-        run_worker(config)
+        run_worker(config, open_held_out(config))
     return config.out / "model.safetensors"
 
 
@@ -77,9 +78,10 @@ def _train_on_ray(config: TrainConfig) -> None:
 def _worker(settings: dict[str, TrainConfig]) -> str:
     """One Ray Train worker. Returns why the run must not be tried again, or an empty string."""
     from extpose.training.run import run_worker
+    from pipelines.held_out import open_held_out
 
     try:
-        run_worker(settings["config"])
+        run_worker(settings["config"], open_held_out(settings["config"]))
     except TrainingError as error:
         return str(error)
     return ""

@@ -91,7 +91,7 @@ def draw_part(
     rng: np.random.Generator, keypoints_crop: Float32[np.ndarray, "t k 3"], *, side: int
 ) -> Float64[np.ndarray, " 3"] | None:
     """Square (centre x, centre y, side) about a visible part in all frames; None without any."""
-    seen = (keypoints_crop[..., 2] >= MIN_CONFIDENCE).any(0)
+    seen = np.max(keypoints_crop[..., 2], axis=0) >= MIN_CONFIDENCE
     candidates = [part for part in PARTS.values() if _is_visible(part, seen)]
     if not candidates:
         return None

@@ -45,6 +45,8 @@ class StepRecord:
     """Of all workers."""
     data_wait: float
     """Seconds of this step that were spent waiting for data."""
+    num_frames: int
+    """Of the step, over all workers."""
 
 
 def train(
@@ -90,6 +92,7 @@ def train(
             grad_norm=norm,
             frames_per_second=frames / (time.perf_counter() - began),
             data_wait=part.waited,
+            num_frames=frames,
         )
         report(record, part.batch)
         progress = Progress(step=step + 1, seconds=seconds)
