@@ -97,12 +97,12 @@ class Activations:
     blocks: float
     """Kept by the transformer blocks (their inputs only, with activation checkpointing)."""
     recomputed: float
-    """One block's, while its forward pass is done again; 0 without activation checkpointing."""
+    """One block's, with its matrices, while its forward pass is done again; 0 without
+    activation checkpointing."""
     rest: float
     """Patches, last norm and head."""
     matrices: float
-    """Half-precision copies of the weight matrices, whatever the batch (with activation
-    checkpointing those of one block)."""
+    """Half-precision copies of the weight matrices, whatever the batch."""
 
     @property
     def total(self) -> float:
@@ -128,13 +128,16 @@ def activations(
         calls = len(call_scopes(scope, num_streams=2, num_frames=num_frames))
         attention = calls * ((FP32 + 6 * small) * d + FP32 * (config.num_heads + 2))
         per_block.append(attention + (FP32 + small) * d + FP32 * 2 + 2 * small * hidden)
-    blocks, recomputed = float(tokens * sum(per_block)), 0.0
+    halved = small if small < FP32 else 0
+    block_weights, head_weights = _matrix_weights(config)
     if checkpointing:
-        blocks, recomputed = float(tokens * FP32 * d * config.depth), float(tokens * max(per_block))
+        blocks = float(tokens * FP32 * d * config.depth)
+        recomputed = float(tokens * max(per_block) + halved * block_weights)
+        matrices = float(halved * head_weights)
+    else:
+        blocks, recomputed = float(tokens * sum(per_block)), 0.0
+        matrices = float(halved * (config.depth * block_weights + head_weights))
     rest = tokens * (FP32 * (d + 2)) + _patches(config, frames) + _head(config, frames, small)
-    num_blocks = 1 if checkpointing else config.depth
-    halved = small < FP32
-    matrices = float(small * _num_matrix_weights(config, num_blocks)) if halved else 0.0
     return Activations(blocks=blocks, recomputed=recomputed, rest=rest, matrices=matrices)
 
 
@@ -158,8 +161,9 @@ def _head(config: ModelConfig, frames: int, small: int) -> float:
     return small * context * kept + FP32 * config.head_ief_iters * frames * own
 
 
-def _num_matrix_weights(config: ModelConfig, num_blocks: int) -> int:
+def _matrix_weights(config: ModelConfig) -> tuple[int, int]:
+    """Numbers in the matrices of one block, and of the head."""
     d, w, inner = config.width, config.head_width, config.head_num_heads * config.head_dim
     block = 4 * d * d + 2 * d * int(d * config.mlp_ratio)
     layer = 6 * w * inner + 2 * d * inner + 2 * w * config.head_mlp_width
-    return num_blocks * block + config.head_depth * layer
+    return block, config.head_depth * layer
