@@ -59,17 +59,15 @@ def print_states() -> None:
             )
             for rank in range(2)
         ]  # fmt: skip
-        out = [worker.communicate()[0] for worker in workers][0]
+        out, _ = (worker.communicate()[0] for worker in workers)
     sizes = parameter_sizes(ExtPose(MODEL))
     for line in out.splitlines():
         if not line.startswith("BYTES"):
             continue
         stage, accumulation, before, after = map(int, line.split()[1:])
-        settings = {"zero_stage": stage, "workers": 2}
-        states = model_states(sizes, **settings, accumulates=accumulation > 1)  # type: ignore[arg-type]
-        bucket = (
-            buffers(sizes, **settings) if stage == 3 or (stage, accumulation) == (1, 2) else 0.0
-        )  # type: ignore[arg-type]
+        states = model_states(sizes, zero_stage=stage, workers=2, accumulates=accumulation > 1)
+        has_bucket = stage == 3 or (stage, accumulation) == (1, 2)
+        bucket = buffers(sizes, zero_stage=stage, workers=2) if has_bucket else 0.0
         name = f"ZeRO {stage}, {accumulation} micro-batches"
         print_row(f"{name}, gradients complete", states.total + bucket, before)
         if stage < 3:

@@ -17,8 +17,13 @@ def test_clusters_by_name() -> None:
     assert (cluster.count, cluster.name, cluster.memory) == (8, "A100", 80 * GB)
     assert parse_cluster("2xh100").memory == 80 * GB
     assert cluster.peak("bf16") == 312e12
-    for text, message in (("A100", "not of the form"), ("0xA100", "not of the form"),
-                          ("8xA999", "unknown GPU 'A999'"), ("8xA100-60GB", "80 or 40 GB")):  # fmt: skip
+    refused = {
+        "A100": "not of the form",
+        "0xA100": "not of the form",
+        "8xA999": "unknown GPU 'A999'",
+        "8xA100-60GB": "80 or 40 GB",
+    }
+    for text, message in refused.items():
         with pytest.raises(ExtPoseError, match=message):
             parse_cluster(text)
 
