@@ -90,10 +90,8 @@ def _add_result(report: Report, result: ProtocolResult) -> None:
     report.table(
         ("metric", "value", "95 % interval", "averaged over"), [_row(m) for m in result.metrics]
     )
-    for metric, joints in result.per_joint.items():
-        report.text(f"{metric} of each joint:")
-        rows = [(n, "-" if v is None else f"{v:.1f}") for n, v in joints.items()]
-        report.table(("joint", metric), rows)
+    if result.per_joint:
+        report.table(("joint", *result.per_joint), _joint_rows(result))
     names = [metric.name for metric in result.metrics]
     report.table(
         ("sequence", "clips", "frames", *names),
@@ -107,6 +105,21 @@ def _add_result(report: Report, result: ProtocolResult) -> None:
             for row in result.sequences[:200]
         ],
     )
+
+
+def _joint_rows(result: ProtocolResult) -> list[tuple[str, ...]]:
+    """One joint a row, one metric a column."""
+    digits = {metric.name: metric.digits for metric in result.metrics}
+    return [
+        (
+            joint,
+            *(
+                "-" if (v := values.get(joint)) is None else f"{v:.{digits[name]}f}"
+                for name, values in result.per_joint.items()
+            ),
+        )
+        for joint in result.protocol.joint_names
+    ]
 
 
 def _add_samples(

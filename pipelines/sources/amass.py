@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from pipelines.annotations import need_folder, read_npz, to_floats
+from pipelines.labels.annotations import need_folder, read_npz, to_floats
 from pipelines.records import SourceError
 
 LAYOUT = "CMU/01/01_01_poses.npz ..."

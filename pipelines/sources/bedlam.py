@@ -29,7 +29,7 @@ from jaxtyping import Float32, Float64
 from extpose.body_file import SMPL_TO_OPENPOSE
 from extpose.keypoints import OPENPOSE25, reorder_keypoints
 from extpose.schema import ClipTargets, Split
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     need_folder,
     read_image_size,
     read_npz,
@@ -37,7 +37,8 @@ from pipelines.annotations import (
     to_gender,
     to_key,
 )
-from pipelines.kinematics import check_rest_joints, fit_joints, rotate_chain
+from pipelines.labels.kinematics import check_rest_joints, fit_joints, rotate_chain
+from pipelines.labels.tracks import find_boxes, make_track, to_evidence, with_ones
 from pipelines.records import (
     SMPL24_NAMES,
     Filtered,
@@ -49,7 +50,6 @@ from pipelines.records import (
     project,
     slice_record,
 )
-from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 FPS = 30.0
 MAX_RESIDUAL = 1.0

@@ -3,7 +3,7 @@
 Files   `annotations/person_keypoints_{train,val}2017.json`, `train2017/*.jpg`, `val2017/*.jpg`.
         (The pictures of 2014 are the same ones in another split.) A unit is 500 pictures with
         people, a record one person.
-Keys    `pipelines/coco_files.py`
+Keys    `pipelines/labels/coco_files.py`
 Units   pixels; COCO's order of keypoints; left and right are the person's own
 
 Crowds (`iscrowd` 1), people with fewer than 5 labelled keypoints, and boxes without area are
@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from extpose.schema import Split
-from pipelines.annotations import need_folder
-from pipelines.coco_files import list_blocks, read_block, read_person
+from pipelines.labels.annotations import need_folder
+from pipelines.labels.coco_files import list_blocks, read_block, read_person
 from pipelines.records import Filtered, Record, Source
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from extpose.schema import Split
-from pipelines.hand_records import (
+from pipelines.labels.hand_records import (
     UNIT_IMAGES,
     HandLabels,
     add_ones,
@@ -35,7 +35,7 @@ from pipelines.hand_records import (
     read_image_size,
     require,
 )
-from pipelines.long_json import iterate_objects
+from pipelines.labels.long_json import iterate_objects
 from pipelines.records import Filtered, Record, Source, SourceError, check_array
 
 MIN_KEYPOINTS = 5

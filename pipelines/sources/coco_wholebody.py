@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from extpose.schema import Split
-from pipelines.annotations import need_folder
-from pipelines.coco_files import list_blocks, read_block, read_person
+from pipelines.labels.annotations import need_folder
+from pipelines.labels.coco_files import list_blocks, read_block, read_person
 from pipelines.records import Filtered, Record, Source
 
 

@@ -29,9 +29,9 @@ import yaml
 from jaxtyping import Float64
 
 from extpose.schema import Split
-from pipelines.hand_checks import check_hands
-from pipelines.hand_model import MovedHand, check_joints, read_hand_model
-from pipelines.hand_records import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_model import MovedHand, check_joints, read_hand_model
+from pipelines.labels.hand_records import (
     HandLabels,
     add_ones,
     find_runs,

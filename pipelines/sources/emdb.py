@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import ClipTargets, Split
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     find_runs,
     get_floats,
     get_text,
@@ -44,13 +44,14 @@ from pipelines.annotations import (
     to_gender,
     to_key,
 )
-from pipelines.kinematics import (
+from pipelines.labels.kinematics import (
     check_cameras,
     check_rest_joints,
     fit_joints,
     rotate_chain,
     turn_body,
 )
+from pipelines.labels.tracks import find_boxes, make_track, to_evidence, with_ones
 from pipelines.records import (
     SMPL24_NAMES,
     Filtered,
@@ -62,7 +63,6 @@ from pipelines.records import (
     project,
     slice_record,
 )
-from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 FPS = 30.0
 MAX_RESIDUAL = 1.0

@@ -29,9 +29,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from extpose.schema import Split
-from pipelines.hand_checks import check_hands
-from pipelines.hand_model import MovedHand, fit_mesh, read_hand_model
-from pipelines.hand_records import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_model import MovedHand, fit_mesh, read_hand_model
+from pipelines.labels.hand_records import (
     UNIT_IMAGES,
     HandLabels,
     add_ones,
@@ -41,7 +41,7 @@ from pipelines.hand_records import (
     read_image_size,
     require,
 )
-from pipelines.long_json import count_matrices, read_matrices
+from pipelines.labels.long_json import count_matrices, read_matrices
 from pipelines.records import Filtered, Record, Source, SourceError
 
 NUM_VERTICES = 778

@@ -5,7 +5,7 @@ H2O-3D and public readers of it, and was not compared with the files themselves:
 
 - `train.txt` lists `SEQUENCE/FRAME`; a unit is a sequence, its records are runs of consecutive
   frames of one hand. Pictures are jpg; 30 frames a second (RealSense) are assumed.
-- `meta/FRAME.pkl` (see `pipelines/honnotate.py`): `rightHandJoints3D`, `rightHandPose`,
+- `meta/FRAME.pkl` (see `pipelines/labels/honnotate.py`): `rightHandJoints3D`, `rightHandPose`,
   `rightHandTrans`, `jointValidRight` (21), `poseValidRight` (48), the same for `left`, and one
   `handBeta` for both hands. A joint is labelled where its flag is set; rotations where all 48 are
   and the wrist is.
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from extpose.schema import Split
-from pipelines.hand_checks import check_hands
-from pipelines.hand_model import check_joints, read_hand_model
-from pipelines.hand_records import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_model import check_joints, read_hand_model
+from pipelines.labels.hand_records import (
     MANO_NAMES,
     HandLabels,
     add_ones,
@@ -33,7 +33,7 @@ from pipelines.hand_records import (
     project_points,
     read_image_size,
 )
-from pipelines.honnotate import (
+from pipelines.labels.honnotate import (
     SideKeys,
     SideLabels,
     find_image,

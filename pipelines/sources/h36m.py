@@ -31,10 +31,10 @@ from jaxtyping import Float64
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import Split
 from extpose.video import probe
-from pipelines.annotations import need_file, need_folder, read_image_size, to_floats, to_key
-from pipelines.kinematics import fit_intrinsics
+from pipelines.labels.annotations import need_file, need_folder, read_image_size, to_floats, to_key
+from pipelines.labels.kinematics import fit_intrinsics
+from pipelines.labels.tracks import find_boxes, make_track, to_evidence, with_ones
 from pipelines.records import Filtered, FrameRef, Record, Source, SourceError, empty_targets
-from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 FPS = 50.0
 STEP = 5

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from extpose.schema import Split
-from pipelines.hand_records import (
+from pipelines.labels.hand_records import (
     UNIT_IMAGES,
     HandLabels,
     add_ones,

@@ -6,9 +6,9 @@ set's public toolbox and was not compared with the files themselves:
 - `train.txt` and `evaluation.txt` list `SEQUENCE/FRAME`; a unit is a sequence, its records are runs
   of consecutive frames. Pictures are png in version 2 and jpg in version 3: the other one's folder
   is refused. The frame rate is not in the files; 30 frames a second (RealSense) are assumed.
-- `meta/FRAME.pkl` (see `pipelines/honnotate.py`) has joints and MANO parameters in the train split.
-  Joints are MANO's, the tips are the vertices 744, 333, 444, 555, 672. With the user's MANO_RIGHT
-  in `ROOT/mano`, pose and joints are compared.
+- `meta/FRAME.pkl` (`pipelines/labels/honnotate.py`) has joints and MANO parameters in the train
+  split. Joints are MANO's, the tips are the vertices 744, 333, 444, 555, 672. With the user's
+  MANO_RIGHT in `ROOT/mano`, pose and joints are compared.
 - In the evaluation split the pickles have the wrist and a box (x0 y0 x1 y1, pixels: used as the
   hand's box). Joints and meshes are in `evaluation_xyz.json` and `evaluation_verts.json`, which
   were published in 2024 and lie beside `evaluation.txt`: one matrix a line of that list, OpenGL
@@ -28,9 +28,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from extpose.schema import Split
-from pipelines.hand_checks import check_hands
-from pipelines.hand_model import check_joints, read_hand_model
-from pipelines.hand_records import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_model import check_joints, read_hand_model
+from pipelines.labels.hand_records import (
     MANO_NAMES,
     OPENGL_TO_OPENCV,
     HandLabels,
@@ -41,14 +41,14 @@ from pipelines.hand_records import (
     project_points,
     read_image_size,
 )
-from pipelines.honnotate import (
+from pipelines.labels.honnotate import (
     SideKeys,
     find_image,
     read_frame_list,
     read_meta,
     read_side,
 )
-from pipelines.long_json import count_matrices, read_rows
+from pipelines.labels.long_json import count_matrices, read_rows
 from pipelines.records import Filtered, Record, Source, SourceError, check_array
 
 FPS = 30.0

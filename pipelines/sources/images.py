@@ -2,7 +2,7 @@
 
 Files   `{train,val,test}.json` and the pictures, at `file_name` below `images/`. A unit is 500
         pictures with people, a record one person.
-Keys    `pipelines/coco_files.py`: what most annotation tools export
+Keys    `pipelines/labels/coco_files.py`: what most annotation tools export
 Units   pixels; COCO's order of keypoints; left and right are the person's own
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from extpose.schema import Split
-from pipelines.annotations import need_folder
-from pipelines.coco_files import list_blocks, read_block, read_person
+from pipelines.labels.annotations import need_folder
+from pipelines.labels.coco_files import list_blocks, read_block, read_person
 from pipelines.records import Filtered, Record, Source
 
 

@@ -8,8 +8,9 @@ set's public repository and was not compared with the files themselves:
   difference in the folder; `first_frame` counts in that step. The frame rate is not in the files:
   it is that of the download, hence two sources, `interhand-5fps` and `interhand-30fps`.
 - `annotations/SPLIT/InterHand2.6M_SPLIT_{camera,joint_3d,MANO_NeuralAnnot}.json`, see
-  `pipelines/interhand.py`. Joints: right 0 to 20, left 21 to 41; thumb to little, each finger from
-  its tip to the palm, the wrist last. They are not MANO's joints; the fits are off by about 5 mm.
+  `pipelines/labels/interhand.py`. Joints: right 0 to 20, left 21 to 41; thumb to little, each
+  finger from its tip to the palm, the wrist last. They are not MANO's joints; the fits are off by
+  about 5 mm.
 - A hand is in a frame where any of its joints is valid, and labelled where its wrist is: others
   are filtered as `invalid_joints`, and as `out_of_view` where fewer than 11 of its points are valid
   and inside the picture. The official evaluation takes its own list (`_data.json`) instead.
@@ -29,8 +30,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from extpose.schema import Split
-from pipelines.hand_model import MovedHand, check_joints, read_hand_model, turn_hand
-from pipelines.hand_records import (
+from pipelines.labels.hand_model import MovedHand, check_joints, read_hand_model, turn_hand
+from pipelines.labels.hand_records import (
     TIPS_THEN_WRIST,
     HandLabels,
     add_ones,
@@ -41,7 +42,7 @@ from pipelines.hand_records import (
     read_image_size,
     require,
 )
-from pipelines.interhand import SIDES, Camera, Joints, read_cameras, read_fits, read_joints
+from pipelines.labels.interhand import SIDES, Camera, Joints, read_cameras, read_fits, read_joints
 from pipelines.records import Filtered, Record, Source, SourceError
 
 MIN_INSIDE = 11

@@ -34,7 +34,7 @@ from scipy.io.matlab import MatReadError
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import Split
 from extpose.video import probe
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     find_runs,
     need_file,
     need_folder,
@@ -43,7 +43,8 @@ from pipelines.annotations import (
     to_floats,
     to_key,
 )
-from pipelines.kinematics import fit_intrinsics
+from pipelines.labels.kinematics import fit_intrinsics
+from pipelines.labels.tracks import find_boxes, make_track, to_evidence, with_ones
 from pipelines.records import (
     Filtered,
     FrameRef,
@@ -53,7 +54,6 @@ from pipelines.records import (
     empty_targets,
     slice_record,
 )
-from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
 FAST = {"S1/Seq2", "S3/Seq1", "S3/Seq2", "S5/Seq1", "S5/Seq2"}

@@ -24,7 +24,7 @@ import numpy as np
 
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import Split
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     cut_block,
     get_floats,
     get_value,
@@ -34,8 +34,8 @@ from pipelines.annotations import (
     read_json,
     to_key,
 )
+from pipelines.labels.tracks import find_boxes, make_track, to_evidence
 from pipelines.records import Filtered, FrameRef, Record, Source, SourceError, empty_targets
-from pipelines.tracks import find_boxes, make_track, to_evidence
 
 MIN_KEYPOINTS = 5
 _FILES: dict[Split, str] = {"train": "train.json", "val": "valid.json"}

@@ -30,8 +30,8 @@ from jaxtyping import Bool, Float64
 
 from extpose.pickles import read_pickle
 from extpose.schema import Split
-from pipelines.hand_checks import check_hands
-from pipelines.hand_records import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_records import (
     HandLabels,
     add_ones,
     make_record,

@@ -25,8 +25,8 @@ import numpy as np
 
 from extpose.pickles import read_pickle
 from extpose.schema import Split
-from pipelines.hand_checks import check_hands
-from pipelines.hand_records import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_records import (
     UNIT_IMAGES,
     WRIST_THEN_TIPS,
     HandLabels,

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from extpose.keypoints import reorder_keypoints
 from extpose.schema import ClipTargets, Gender, Split
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     find_runs,
     get_floats,
     get_people,
@@ -41,7 +41,8 @@ from pipelines.annotations import (
     to_gender,
     to_key,
 )
-from pipelines.kinematics import check_cameras, find_rest_root, turn_body, turn_points
+from pipelines.labels.kinematics import check_cameras, find_rest_root, turn_body, turn_points
+from pipelines.labels.tracks import OPENPOSE18, find_boxes, make_track, with_ones
 from pipelines.records import (
     SMPL24_NAMES,
     Filtered,
@@ -53,7 +54,6 @@ from pipelines.records import (
     project,
     slice_record,
 )
-from pipelines.tracks import OPENPOSE18, find_boxes, make_track, with_ones
 
 FPS = 30.0
 _FOLDERS: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.long_json import count_matrices, read_matrices
+from pipelines.labels.long_json import count_matrices, read_matrices
 
 SHAPE = (778, 3)
 

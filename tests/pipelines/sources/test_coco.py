@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
-from pipelines.coco_files import FEET6
+from pipelines.labels.coco_files import FEET6
 from pipelines.records import Filtered, Record, Source, SourceError, check_record
 from pipelines.sources import coco, coco_wholebody, images
 from tests.pipelines.sources.bodies import World, draw, make_world, points_of, write_picture

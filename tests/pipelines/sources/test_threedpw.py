@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
+from pipelines.labels.tracks import OPENPOSE18
 from pipelines.records import Filtered, Record, SourceError, check_record
 from pipelines.sources.threedpw import SOURCE
-from pipelines.tracks import OPENPOSE18
 from tests.pipelines.sources.bodies import (
     INTRINSICS,
     World,

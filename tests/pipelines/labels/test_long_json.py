@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.long_json import count_matrices, iterate_objects, read_matrices, read_rows
+from pipelines.labels.long_json import count_matrices, iterate_objects, read_matrices, read_rows
 from pipelines.records import SourceError
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     cut_block,
     find_runs,
     get_floats,

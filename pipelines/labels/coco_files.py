@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from extpose.keypoints import KEYPOINT_NAMES, reorder_keypoints
-from pipelines.annotations import (
+from pipelines.labels.annotations import (
     cut_block,
     get_value,
     name_blocks,
@@ -26,8 +26,8 @@ from pipelines.annotations import (
     to_floats,
     to_key,
 )
+from pipelines.labels.tracks import make_track
 from pipelines.records import Filtered, FrameRef, Record, SourceError, empty_targets
-from pipelines.tracks import make_track
 
 MIN_KEYPOINTS = 5
 """Of a person, labelled; fewer are filtered, as HMR2.0's training does."""

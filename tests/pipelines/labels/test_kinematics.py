@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipelines.kinematics import (
+from pipelines.labels.kinematics import (
     SMPL_PARENTS,
     check_rest_joints,
     find_rest_root,

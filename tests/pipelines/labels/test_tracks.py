@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
+from pipelines.labels.tracks import find_boxes, make_track, to_evidence, with_ones
 from pipelines.records import SourceError
-from pipelines.tracks import find_boxes, make_track, to_evidence, with_ones
 
 
 def test_boxes_fall_back_frame_by_frame() -> None:

@@ -9,15 +9,15 @@ import torch
 from extpose.body_model import load_body_model
 from extpose.data.augment import flip_targets
 from extpose.rotations import axis_angle_to_matrix
-from pipelines.hand_checks import check_hands
-from pipelines.hand_model import (
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_model import (
     CHAIN_OF_HAND21,
     MovedHand,
     check_joints,
     read_hand_model,
     turn_hand,
 )
-from pipelines.hand_records import (
+from pipelines.labels.hand_records import (
     HandLabels,
     add_ones,
     make_record,

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from extpose.pickles import read_pickle
-from pipelines.hand_model import MovedHand, turn_hand
-from pipelines.hand_records import OPENGL_TO_OPENCV, require
+from pipelines.labels.hand_model import MovedHand, turn_hand
+from pipelines.labels.hand_records import OPENGL_TO_OPENCV, require
 from pipelines.records import SourceError, check_array
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from pipelines.hand_checks import check_hands
-from pipelines.hand_records import TIPS_THEN_WRIST, order_hand, require
+from pipelines.labels.hand_checks import check_hands
+from pipelines.labels.hand_records import TIPS_THEN_WRIST, order_hand, require
 from pipelines.records import SourceError, check_array
 
 SIDES: dict[str, slice] = {"right": slice(0, 21), "left": slice(21, 42)}

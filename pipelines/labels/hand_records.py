@@ -18,7 +18,7 @@ from extpose.body_file import MANO_TO_OPENPOSE
 from extpose.detect.people import Track
 from extpose.keypoints import KEYPOINT_NAMES
 from extpose.schema import ClipTargets
-from pipelines.hand_model import MovedHand
+from pipelines.labels.hand_model import MovedHand
 from pipelines.records import (
     FrameRef,
     Record,

@@ -1,0 +1,1 @@
+"""What the sources of labelled data sets share: file formats, joint orders, checks."""
