@@ -22,7 +22,7 @@ img,video{max-width:100%;border:1px solid #ddd;background:#000}
 figure{margin:1em 0}figcaption,.note{color:#666;font-size:.9em}
 pre{background:#f6f6f6;padding:.8em;overflow:auto;font-size:.85em}
 """
-_COLORS = ("#1667b7", "#c8501e", "#2a8f4e", "#7b3fa0", "#b58900", "#555")
+_COLORS = ("#1667b7", "#c8501e", "#2a8f4e", "#7b3fa0", "#b58900", "#555", "#0a9396")
 
 
 @dataclass
@@ -121,6 +121,7 @@ def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_labe
         )
 
     bottom = top + height
+    spacing = min(130, 540 / max(len(series), 1))
     parts = [
         f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#ccc"/>',
         f'<text x="{left - 6}" y="{top + 10}" text-anchor="end">{high:.4g}</text>',
@@ -133,7 +134,7 @@ def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_labe
         color = _COLORS[i % len(_COLORS)]
         parts.append(
             f'<polyline points="{points(line)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-            f'<text x="{left + 90 + 130 * i}" y="{bottom + 34}" fill="{color}">'
+            f'<text x="{left + 70 + spacing * i:.0f}" y="{bottom + 34}" fill="{color}">'
             f"{html.escape(name)}</text>"
         )
     body = "".join(parts)
