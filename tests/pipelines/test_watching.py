@@ -61,7 +61,7 @@ def test_validation_changes_nothing(watched: TrainConfig, data: Path, tmp_path: 
 
 def test_a_resumed_run_validates_as_the_straight_one(watched: TrainConfig, tmp_path: Path) -> None:
     stopped = replace(watched, out=tmp_path / "stopped")
-    train(replace(stopped, steps=4))
+    train(replace(stopped, steps=3))
     (stopped.out / "validation.csv").open("a").write("6,1.0")
     train(stopped)
     table = (stopped.out / "validation.csv").read_text()
