@@ -154,6 +154,10 @@ class AugmentConfig:
     """Standard deviation of extra noise on the skeleton's points, fraction of the crop."""
     joint_dropout: float = 0.0
     """Probability that a joint of the skeleton is not drawn, for the whole clip."""
+    extreme_crop_probability: float = 0.1
+    """Of seeing only a part of the body that is visible: head, torso, legs ... (bodies only)."""
+    occlusion_probability: float = 0.0
+    """Of one to three boxes of a colour or of noise that drift over the pictures of a clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +226,15 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     log_every: int = 10
+    validation: Path | None = None
+    """Folder of labelled shards that are held out: metrics during training, and the best weights
+    in `best.safetensors`."""
+    validate_every: int = 1000
+    """Steps from one validation to the next; the last step is always one."""
+    validate_clips: int = 0
+    """Held-out clips to look at; 0: all."""
+    wandb: str = ""
+    """Project of Weights & Biases that the run is also logged to; needs the package `wandb`."""
     num_workers: int = 1
     """Training processes: Ray Train workers."""
     use_gpu: bool = False
@@ -324,7 +337,8 @@ BASE = replace(HUGE, width=768, depth=12, num_heads=12, drop_path=0.3)
 
 def _paper(model: ModelConfig) -> TrainConfig:
     """The paper's training (4.6): 50K iterations, batch 32, AdamW 1e-5, decay 1e-3, 8 GPUs."""
-    loader = DataConfig(num_frames=model.max_frames)
+    augment = AugmentConfig(extreme_crop_probability=0.1 if model.body == "smpl" else 0.0)
+    loader = DataConfig(num_frames=model.max_frames, augment=augment)
     return TrainConfig(model=model, loader=loader, use_gpu=True, num_workers=8)
 
 
@@ -346,7 +360,12 @@ RECIPES: dict[str, TrainConfig] = {
             stride=2,
             mask_skeleton=0.1,
             workers=0,
-            augment=AugmentConfig(scale=0.1, rotation_probability=0.0, flip_probability=0.0),
+            augment=AugmentConfig(
+                scale=0.1,
+                rotation_probability=0.0,
+                flip_probability=0.0,
+                extreme_crop_probability=0.0,
+            ),
         ),
         loss=LossConfig(
             keypoints_3d=5.0,

@@ -22,7 +22,7 @@ img,video{max-width:100%;border:1px solid #ddd;background:#000}
 figure{margin:1em 0}figcaption,.note{color:#666;font-size:.9em}
 pre{background:#f6f6f6;padding:.8em;overflow:auto;font-size:.85em}
 """
-_COLORS = ("#1667b7", "#c8501e", "#2a8f4e", "#7b3fa0", "#b58900", "#555")
+_COLORS = ("#1667b7", "#c8501e", "#2a8f4e", "#7b3fa0", "#b58900", "#555", "#0a9396")
 
 
 @dataclass
@@ -61,6 +61,15 @@ class Report:
             f'<figure><img src="{self._link(path)}" alt="{html.escape(caption)}">'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
+
+    def links(self, files: Mapping[Path, str]) -> None:
+        """Add a list of files that lie in or below the folder, each with what is in it."""
+        items = "".join(
+            f'<li><a href="{self._link(path)}">{html.escape(path.name)}</a>: '
+            f"{html.escape(text)}</li>"
+            for path, text in files.items()
+        )
+        self.parts.append(f"<ul>{items}</ul>")
 
     def video(self, path: Path, caption: str) -> None:
         """Add a video that the browser plays."""
@@ -112,6 +121,7 @@ def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_labe
         )
 
     bottom = top + height
+    spacing = min(130, 540 / max(len(series), 1))
     parts = [
         f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#ccc"/>',
         f'<text x="{left - 6}" y="{top + 10}" text-anchor="end">{high:.4g}</text>',
@@ -124,7 +134,7 @@ def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_labe
         color = _COLORS[i % len(_COLORS)]
         parts.append(
             f'<polyline points="{points(line)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-            f'<text x="{left + 90 + 130 * i}" y="{bottom + 34}" fill="{color}">'
+            f'<text x="{left + 70 + spacing * i:.0f}" y="{bottom + 34}" fill="{color}">'
             f"{html.escape(name)}</text>"
         )
     body = "".join(parts)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from extpose.config import ModelConfig, PredictConfig
+from extpose.config import ModelConfig, PredictConfig, TrainConfig
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]
@@ -72,6 +72,19 @@ class ValidateArgs:
 @dataclass(frozen=True)
 class NoArgs:
     """A verb without options."""
+
+
+@dataclass(frozen=True)
+class PlanArgs:
+    """`extpose plan`."""
+
+    config: Flat[TrainConfig]
+    cluster: str = "8xA100-80GB"
+    """Number and kind of the GPUs, and their memory."""
+    mfu: float = 0.35
+    """Share of the GPUs' peak rate that the run is assumed to reach."""
+    price: float = 2.0
+    """Of one GPU for an hour, in your currency."""
 
 
 @dataclass(frozen=True)

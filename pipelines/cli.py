@@ -38,6 +38,7 @@ from pipelines.arguments import (
     InspectArgs,
     MocapArgs,
     NoArgs,
+    PlanArgs,
     PredictArgs,
     ValidateArgs,
 )
@@ -163,15 +164,29 @@ def run_validate(args: list[str], verb: Verb) -> int:
     return validate(options.folder)
 
 
+def take_recipe(args: list[str]) -> TrainConfig:
+    """The recipe that the first argument names, if it names one; exits with 2 for another name."""
+    if not args or args[0].startswith("-"):
+        return TrainConfig()
+    recipe = args.pop(0)
+    if recipe not in RECIPES:
+        raise SystemExit(usage_error("recipe", recipe, list(RECIPES)))
+    return RECIPES[recipe]
+
+
+def run_plan(args: list[str], verb: Verb) -> int:
+    """What a training run will need."""
+    options = parse(PlanArgs, args, verb, PlanArgs(config=take_recipe(args)))
+    from pipelines.train_plan import parse_cluster, plan_table
+
+    cluster = parse_cluster(options.cluster)
+    print(plan_table(options.config, cluster, mfu=options.mfu, price=options.price))
+    return 0
+
+
 def run_train(args: list[str], verb: Verb) -> int:
     """Shards to a checkpoint."""
-    default = TrainConfig()
-    if args and not args[0].startswith("-"):
-        recipe = args.pop(0)
-        if recipe not in RECIPES:
-            raise SystemExit(usage_error("recipe", recipe, list(RECIPES)))
-        default = RECIPES[recipe]
-    config = parse(TrainConfig, args, verb, default)
+    config = parse(TrainConfig, args, verb, take_recipe(args))
     from pipelines.train import train
 
     print(f"checkpoint: {train(config)}")
@@ -284,6 +299,11 @@ VERBS: dict[str, Verb] = {
         f"Shards to a checkpoint. Recipes: {', '.join(RECIPES)}.",
         "extpose train tiny --data data/synth --out runs/tiny",
         run_train,
+    ),
+    "plan": Verb(
+        "Memory, time and cost of a training recipe on a cluster, before it is paid for.",
+        "extpose plan body-video --cluster 8xA100-80GB --engine.precision bf16",
+        run_plan,
     ),
     "recipes": Verb(
         "The recipes of `train` and the paper's ablations, with their numbers of parameters.",

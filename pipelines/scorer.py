@@ -60,10 +60,13 @@ class ShardScores:
 class ShardScorer:
     """Network or predictions, bodies and protocols, loaded once."""
 
-    def __init__(self, config: EvaluateConfig) -> None:
-        """Raises ExtPoseError for files that are missing or do not fit each other."""
+    def __init__(self, config: EvaluateConfig, network: Network | None = None) -> None:
+        """`network` takes the place of a checkpoint.
+
+        Raises ExtPoseError for files that are missing or do not fit each other.
+        """
         self.config = config
-        if (config.checkpoint is None) == (config.predictions is None):
+        if (config.checkpoint is None and network is None) == (config.predictions is None):
             raise ExtPoseError(
                 f"checkpoint is {config.checkpoint}, predictions is {config.predictions}: "
                 "give one of the two"
@@ -75,7 +78,7 @@ class ShardScorer:
             joints = next(iter(self.given.values())).pose.shape[1]
             self.body: BodyName = "smpl" if joints > 15 else "mano"
         else:
-            self.network = open_network(config)
+            self.network = network or open_network(config)
             self.body = self.network.model.config.body
         self.protocols = find_protocols(config.protocol or (FREE_PROTOCOL[self.body],), self.body)
         self._bodies: dict[Gender, BodyModel] = {}

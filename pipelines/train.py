@@ -35,14 +35,18 @@ def train(config: TrainConfig) -> Path:
         raise TrainingError(f"launcher local is one process, num_workers is {config.num_workers}")
     else:
         from extpose.training.run import run_worker
+        from pipelines.held_out import open_held_out
 
-        run_worker(config)
+        run_worker(config, open_held_out(config))
     return config.out / "model.safetensors"
+
+
+PATHS = ("out", "init", "body_model", "mocap", "validation")
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Workers have another current folder."""
-    given = {name: getattr(config, name) for name in ("out", "init", "body_model", "mocap")}
+    given = {name: getattr(config, name) for name in PATHS}
     paths = {name: path.expanduser().resolve() for name, path in given.items() if path}
     adversary = config.adversary
     if adversary.init is not None:
@@ -86,9 +90,10 @@ def _train_on_ray(config: TrainConfig) -> None:
 def _worker(settings: dict[str, TrainConfig]) -> str:
     """One Ray Train worker. Returns why the run must not be tried again, or an empty string."""
     from extpose.training.run import run_worker
+    from pipelines.held_out import open_held_out
 
     try:
-        run_worker(settings["config"])
+        run_worker(settings["config"], open_held_out(settings["config"]))
     except TrainingError as error:
         return str(error)
     return ""

@@ -73,3 +73,10 @@ def test_nothing_to_draw_says_so(series: dict[str, list[float]]) -> None:
 def test_lines_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         line_chart([0.0, 1.0], {"a": [1.0]}, "step")
+
+
+def test_links_to_files(tmp_path: Path) -> None:
+    report = Report(title="run", folder=tmp_path)
+    report.links({tmp_path / "a b.csv": "a <line> a step"})
+    page = report.write().read_text()
+    assert '<li><a href="a%20b.csv">a b.csv</a>: a &lt;line&gt; a step</li>' in page

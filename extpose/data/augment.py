@@ -18,6 +18,7 @@ from jaxtyping import Float32, Float64, Shaped
 from scipy.spatial.transform import Rotation
 
 from extpose.config import AugmentConfig
+from extpose.data.occluder import Occluder
 from extpose.keypoints import FLIP_PAIRS
 from extpose.schema import TARGET_SET, BodyName, ClipTargets
 
@@ -44,6 +45,8 @@ class Augmentation:
     """Standard deviation of the noise on the drawn keypoints, fraction of the crop."""
     joint_dropout: float
     """Probability that a keypoint is not drawn in the whole clip."""
+    occluders: tuple[Occluder, ...] = ()
+    """Things in front of the person, in the pictures only; see `partial.py`."""
 
     @property
     def moves_pixels(self) -> bool:

@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from extpose.batch import Batch
 from extpose.config import DataConfig
 from extpose.data.augment import Masking, draw_augmentation, draw_masking, draw_rng
+from extpose.data.labels import points_to_crop
+from extpose.data.partial import hide_parts
 from extpose.data.sampler import Draw, StepSampler
 from extpose.data.shards import ShardIndex, decode_clip
 from extpose.data.window import View, make_batch, plain_view
@@ -139,10 +141,19 @@ class ClipDataset(Dataset[Batch]):
         room = self.index.num_frames(draw.index) - ((count - 1) * config.stride + 1)
         start = int(rng("window").integers(room + 1)) if count == config.num_frames else 0
         clip = self.read(draw.index, start, count, stride=config.stride)
+        augmentation = draw_augmentation(
+            rng("augmentation"), config.augment, is_right=clip.meta.is_right
+        )
+        if config.augment.enabled:
+            augmentation = hide_parts(
+                rng("parts"),
+                augmentation,
+                config.augment,
+                keypoints_crop=points_to_crop(clip.keypoints_2d, clip, np.eye(2, 3)),
+                side=clip.meta.skeleton_size,
+            )
         view = View(
-            augmentation=draw_augmentation(
-                rng("augmentation"), config.augment, is_right=clip.meta.is_right
-            ),
+            augmentation=augmentation,
             masking=draw_masking(
                 rng("masking"), rgb=config.mask_rgb, skeleton=config.mask_skeleton
             ),

@@ -30,6 +30,7 @@ from extpose.data.augment import (
 )
 from extpose.data.crop import compose_affine
 from extpose.data.labels import make_targets, points_to_crop
+from extpose.data.occluder import cover
 from extpose.data.skeleton import draw_skeleton
 from extpose.errors import ShardError
 from extpose.keypoints import FLIP_PAIRS
@@ -163,6 +164,8 @@ def _fill_rgb(
             bgr = bgr[y : y + size, x : x + size]
         else:
             bgr = cv2.warpAffine(bgr, stored_to_crop, (size, size), flags=cv2.INTER_LINEAR)
+        for occluder in view.augmentation.occluders:
+            cover(bgr, occluder, frame)
         _normalise(out[frame], bgr[..., ::-1], table)
 
 

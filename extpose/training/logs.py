@@ -4,17 +4,19 @@
     parameters.json                           how many there are, are trained, and were added
     log.csv                                   one line a step
     first_batch.png                           what the network got first
+    validation.csv  best.safetensors          metrics on held-out clips; the best weights
+    report.html                               curves, to be looked at
     tensorboard/                              the same numbers, where TensorBoard is installed
 
 Only rank 0 writes.
 """
 
-import csv
 import hashlib
 import json
 import logging
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,20 +34,15 @@ from extpose.config import TrainConfig
 from extpose.data.window import IMAGE_MEAN, IMAGE_STD
 from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
+from extpose.training.page import write_page
 from extpose.training.plain import AUTOCAST
+from extpose.training.throughput import Throughput
+from extpose.training.trackers import open_trackers
 from extpose.training.trainable import ParameterCount
+from extpose.training.validation import append_row, drop_rows_after
 
 PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
-COLUMNS = (
-    "step",
-    "seconds",
-    "loss",
-    "lr",
-    "grad_norm",
-    "frames_per_second",
-    "data_wait",
-    "skipped",
-)
+COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "skipped")
 MAX_CLIPS_SHOWN = 8
 logger = logging.getLogger(__name__)
 
@@ -53,31 +50,33 @@ logger = logging.getLogger(__name__)
 class RunLog:
     """Called with every step's record; a log that is continued drops lines after `start_step`."""
 
-    def __init__(self, config: TrainConfig, *, start_step: int = 0) -> None:
-        self.config, self.out = config, config.out
+    def __init__(self, config: TrainConfig, *, start_step: int = 0, throughput: Throughput) -> None:
+        self.config, self.out, self.throughput = config, config.out, throughput
         self.out.mkdir(parents=True, exist_ok=True)
-        write_run_facts(config)
+        write_run_facts(config, throughput)
         self.path = self.out / "log.csv"
-        self._drop_lines_after(start_step)
-        self.tensorboard = _open_tensorboard(self.out / "tensorboard", purge_step=start_step + 1)
+        drop_rows_after(self.path, start_step)
+        settings = config_to_json(config)
+        self.trackers = open_trackers(config, settings, start_step=start_step)
 
     def __call__(self, record: StepRecord, batch: Batch) -> None:
-        """Append a line; now and then tell the progress."""
-        values = {name: getattr(record, name) for name in COLUMNS} | record.terms
-        is_new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(values))
-            if is_new:
-                writer.writeheader()
-            writer.writerow({name: repr(value) for name, value in values.items()})
+        """Append a line; now and then tell the progress, and draw the report."""
+        values = {name: getattr(record, name) for name in COLUMNS}
+        values |= self.throughput.values(record) | record.terms
+        append_row(self.path, values)
         if record.step == 1:
             picture = draw_batch(batch)
             cv2.imwrite(str(self.out / "first_batch.png"), np.ascontiguousarray(picture[..., ::-1]))
-        if record.step % self.config.log_every == 0 or record.step == self.config.steps:
+        is_last = record.step == self.config.steps
+        if record.step % self.config.log_every == 0 or is_last:
             logger.info("%s", progress_line(record, self.config.steps))
-            if self.tensorboard is not None:
-                for name, value in values.items():
-                    self.tensorboard.add_scalar(name, value, record.step)
+            self._track({n: v for n, v in values.items() if n != "step"}, record.step)
+        if record.step % self.config.checkpoint_every == 0:
+            write_page(self.out, steps=self.config.steps)
+
+    def add_validation(self, values: Mapping[str, float], step: int) -> None:
+        """Metrics on held-out clips."""
+        self._track({f"validation/{name}": value for name, value in values.items()}, step)
 
     def write_parameters(self, count: ParameterCount) -> None:
         """`parameters.json`, and a line for people."""
@@ -91,19 +90,14 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Flush what TensorBoard holds."""
-        if self.tensorboard is not None:
-            self.tensorboard.close()
+        """The last report; flush what the trackers hold."""
+        write_page(self.out, steps=self.config.steps)
+        for tracker in self.trackers:
+            tracker.close()
 
-    def _drop_lines_after(self, step: int) -> None:
-        if not self.path.exists():
-            return
-        header, *lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
-        if kept:
-            self.path.write_text("".join([header, *kept]))
-        else:
-            self.path.unlink()
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        for tracker in self.trackers:
+            tracker.add(values, step)
 
 
 def progress_line(record: StepRecord, steps: int) -> str:
@@ -134,7 +128,7 @@ def config_hash(config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write_run_facts(config: TrainConfig) -> None:
+def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
     """`config.json`, `versions.json` and, in a git checkout, the commit and `code.diff`."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
@@ -144,6 +138,8 @@ def write_run_facts(config: TrainConfig) -> None:
             continue
     found["attention"] = attention_backend(config)
     logger.info("attention: %s", found["attention"])
+    peak = throughput.peak
+    found["peak rate"] = f"{peak.flops / 1e12:.4g} TFLOP/s a device ({peak.source})"
     found["commit"] = _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
     (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
     (config.out / "versions.json").write_text(json.dumps(found, indent=1))
@@ -182,15 +178,6 @@ def _git(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
-
-
-def _open_tensorboard(folder: Path, *, purge_step: int) -> Any:
-    """A writer, or None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:

@@ -50,6 +50,8 @@ class StepRecord:
     """Seconds of this step that were spent waiting for data."""
     skipped: int
     """Clips of this step that could not be read and were replaced, of all workers."""
+    num_frames: int
+    """Of the step, over all workers."""
 
 
 def train(
@@ -105,6 +107,7 @@ def train(
             frames_per_second=frames / (time.perf_counter() - began),
             data_wait=part.waited,
             skipped=round(skipped),
+            num_frames=frames,
         )
         report(record, part.batch)
         progress = Progress(step=step + 1, seconds=seconds)

@@ -28,20 +28,26 @@ from extpose.training.logs import RunLog, code_version, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
 from extpose.training.mocap import read_mocap
+from extpose.training.throughput import open_throughput
+from extpose.training.trackers import check_trackers
 from extpose.training.trainable import count_parameters, select_trainable
+from extpose.training.validation import Score, Validation, refuse_overlap
 from extpose.training.workers import Workers
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "model.safetensors"
 
 
-def run_worker(config: TrainConfig) -> None:
+def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     """Train (or go on) and write `model.safetensors`; collective over the workers of the run.
+
+    `score` gives the metrics on held-out clips, where there are any.
 
     Raises TrainingError on every worker for what another try would not change.
     """
     if config.engine.threads:
         cv2.setNumThreads(config.engine.threads)
+    check_trackers(config)
     workers = Workers(worker_device(config.use_gpu))
     dataset = open_dataset(config)
     try:
@@ -71,12 +77,19 @@ def run_worker(config: TrainConfig) -> None:
         rank=workers.rank,
         world_size=workers.size,
     )
-    log = RunLog(config, start_step=start.step) if workers.rank == 0 else None
-    if log is not None:
+    log = None
+    if workers.rank == 0:
+        throughput = open_throughput(config, workers.device, workers=workers.size)
+        log = RunLog(config, start_step=start.step, throughput=throughput)
         log.write_parameters(parameters)
+    validation = None
+    if score is not None:
+        refuse_overlap(score.shards, dataset.index)
+        validation = Validation(config, engine, score, start_step=start.step)
+    watch = _Watch(log, validation)
     saver = _Saver(config, engine, adversary)
     limit = config.loader.max_damaged
-    train(
+    done = train(
         config,
         engine,
         training_batches(
@@ -84,14 +97,15 @@ def run_worker(config: TrainConfig) -> None:
         ),
         make_losses(config, engine.workers.device),
         start=start,
-        report=log or _ignore,
+        report=watch,
         save=saver,
         adversary=adversary,
         damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
     )
+    watch.validate(done.step, is_last=True)
+    write_weights(config, engine)
     if log is not None:
         log.close()
-    write_weights(config, engine)
 
 
 def open_dataset(config: TrainConfig) -> ClipDataset:
@@ -205,7 +219,22 @@ def write_weights(config: TrainConfig, engine: Engine) -> None:
     engine.workers.barrier()
 
 
-def _ignore(_record: StepRecord, _batch: Batch) -> None: ...
+@dataclass(frozen=True)
+class _Watch:
+    """What is done after each step besides saving; `log` is None but on rank 0."""
+
+    log: RunLog | None
+    validation: Validation | None
+
+    def __call__(self, record: StepRecord, batch: Batch) -> None:
+        self.validate(record.step)
+        if self.log is not None:
+            self.log(record, batch)
+
+    def validate(self, step: int, *, is_last: bool = False) -> None:
+        values = self.validation(step, is_last=is_last) if self.validation else None
+        if values is not None and self.log is not None:
+            self.log.add_validation(values, step)
 
 
 @dataclass(frozen=True)

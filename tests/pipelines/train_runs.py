@@ -14,6 +14,7 @@ import numpy as np
 
 from extpose.config import TINY, AugmentConfig, DataConfig, EngineConfig, LossConfig, TrainConfig
 from extpose.data.shards import write_shard
+from extpose.training import throughput
 from tests.plain_clips import synthetic_clip
 
 MODEL = replace(
@@ -63,7 +64,7 @@ def read_log(out: Path) -> dict[str, list[str]]:
     """The columns of the log that do not depend on time."""
     with (out / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    skipped = {"seconds", "frames_per_second", "data_wait"}
+    skipped = {"seconds", *throughput.COLUMNS}
     return {name: [row[name] for row in rows] for name in rows[0] if name not in skipped}
 
 
