@@ -27,7 +27,7 @@ from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.predictions import PredictionError, save_predictions
 from extpose.training.logs import code_version
-from pipelines.ledger import MANIFEST
+from pipelines.ledger import MANIFEST, WriteError
 from pipelines.results_page import write_results
 from pipelines.scorer import ShardScorer, ShardScores
 from pipelines.submission import write_submission
@@ -75,6 +75,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     shards = find_shards(config.data)
     scorer = ShardScorer(config)
+    try:
+        # Before hours of prediction, not after.
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{config.out}: cannot be written ({error})") from error
     if scorer.given is not None:
         check_keys(config, shards, set(scorer.given))
     total = ShardScores()

@@ -205,7 +205,7 @@ def open_body(config: EvaluateConfig, body: BodyName, gender: Gender) -> BodyMod
 
 
 def find_protocols(names: tuple[str, ...], body: BodyName) -> list[Protocol]:
-    """By name. Raises ExtPoseError for one that is not known, or of another body."""
+    """By name, each once. Raises ExtPoseError for one that is not known, or of another body."""
     for name in names:
         if name not in PROTOCOLS:
             raise ExtPoseError(f"unknown protocol {name!r}, known: {', '.join(PROTOCOLS)}")
@@ -213,7 +213,7 @@ def find_protocols(names: tuple[str, ...], body: BodyName) -> list[Protocol]:
             raise ExtPoseError(
                 f"protocol {name} is of body {PROTOCOLS[name].body!r}, the predictions' is {body!r}"
             )
-    return [PROTOCOLS[name] for name in names]
+    return [PROTOCOLS[name] for name in dict.fromkeys(names)]
 
 
 def with_true_evidence(clip: Clip, config: EvaluateConfig) -> Clip:
