@@ -58,6 +58,11 @@ class Evaluation:
             rule = result.protocol
             if rule.flip_test != facts["flip_test"]:
                 head += f"\n{rule.name} itself is with flip test {_on(rule.flip_test)}"
+            if facts["box_scale"] != [rule.box_scale]:
+                head += (
+                    f"\n{rule.name} itself crops {rule.box_scale:g} times the box, these shards "
+                    f"{', '.join(f'{scale:g}' for scale in facts['box_scale'])} times"
+                )
         if len(self.results) == 1:
             return f"{head}\n{self.results[0].table()}"
         return f"{head}\n{compare(self.results)}"
@@ -187,6 +192,7 @@ def facts_of(
         "code": code_version(),
         "modalities": config.modalities,
         "evidence": sorted(total.detectors),
+        "box_scale": sorted(total.box_scales),
         "window": network.num_frames if network else "as in the file",
         "stride": (config.stride or max(network.num_frames // 2, 1)) if network else None,
         "kept_frame": "most central" if network else None,

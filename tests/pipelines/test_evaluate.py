@@ -174,6 +174,18 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(
         evaluate(EvaluateConfig(checkpoint=checkpoint, data=data, out=tmp_path / "file" / "out"))
 
 
+def test_another_crop_than_the_protocols_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    """The plain clip's network crop is 128 of 192 pixels of 240 about a box of 240 x 240."""
+    data = shards(tmp_path / "data", [synthetic_clip("a")])
+    done = evaluate(
+        EvaluateConfig(
+            checkpoint=checkpoint, data=data, out=tmp_path, protocol=("3dpw-14-wham",), pictures=0
+        )
+    )
+    assert done.facts["box_scale"] == [0.5]
+    assert "3dpw-14-wham itself crops 1.1 times the box, these shards 0.5 times" in done.table()
+
+
 def test_hands_are_refused_by_a_body_network(checkpoint: Path, tmp_path: Path) -> None:
     data = shards(tmp_path / "data", [synthetic_clip("a", body="mano")])
     with pytest.raises(ExtPoseError, match="a: body is 'mano', the predictions' is 'smpl'"):
