@@ -107,6 +107,8 @@ def load_predictions(
         raise PredictionError(
             f"{path}: pose has {num_joints} joints, a {body} has {NUM_ROTATIONS[body]}"
         )
+    if (kind := arrays["num_frames"].dtype).kind not in "iu" or (arrays["num_frames"] < 1).any():
+        raise PredictionError(f"{path}: num_frames is {kind}, expected whole numbers from 1 on")
     counts = arrays["num_frames"].astype(int)
     total, num_clips = int(counts.sum()), len(arrays["keys"])
     shapes = {"num_frames": (num_clips,), "betas": (num_clips, 10), "focal_length": (num_clips,)}
@@ -116,6 +118,11 @@ def load_predictions(
             raise PredictionError(
                 f"{path}: {name} has shape {arrays[name].shape}, expected {shape}"
             )
+        if arrays[name].dtype.kind not in "fiu":
+            raise PredictionError(f"{path}: {name} is {arrays[name].dtype}, expected numbers")
+    if not num_clips:
+        raise PredictionError(f"{path}: keys is empty, there are no predictions in it")
+    _check_angles(path, arrays["pose"])
     keys, ends = arrays["keys"].tolist(), np.cumsum(counts)
     if len(set(keys)) < len(keys):
         repeated = sorted({key for key in keys if keys.count(key) > 1})[:5]
@@ -129,7 +136,27 @@ def load_predictions(
             focal_length=float(arrays["focal_length"][i]),
         )
         _check_finite(path, key, clips[key])
-    return clips, json.loads(str(arrays["facts"]))
+    return clips, _parse_facts(path, str(arrays["facts"]))
+
+
+def _parse_facts(path: Path, text: str) -> dict[str, Any]:
+    try:
+        facts = json.loads(text)
+    except ValueError as error:
+        raise PredictionError(f"{path}: facts is not JSON ({error}), '{{}}' would do") from error
+    if not isinstance(facts, dict):
+        raise PredictionError(f"{path}: facts is a {type(facts).__name__}, expected an object")
+    return facts
+
+
+def _check_angles(path: Path, pose: Float[np.ndarray, "t j 3"]) -> None:
+    """No body turns its joints by more than half a turn in the median."""
+    angle = float(np.nanmedian(np.linalg.norm(pose.astype(np.float64), axis=-1)))
+    if angle > np.pi:
+        raise PredictionError(
+            f"{path}: pose turns joints by {angle:.3g} rad (median), at most {np.pi:.3g} can be: "
+            "are these degrees?"
+        )
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -83,6 +83,10 @@ def convert(
             of `out` does not fit the layout.
     """
     _check_name(out, to)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{out}: cannot be written ({error})") from error
     source = read_checkpoint(path)
     critic = {key: value for key, value in source.others.items() if key.startswith(DISCRIMINATOR)}
     if keep_discriminator and not critic:

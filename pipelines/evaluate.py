@@ -27,7 +27,7 @@ from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.predictions import PredictionError, save_predictions
 from extpose.training.logs import code_version
-from pipelines.ledger import MANIFEST
+from pipelines.ledger import MANIFEST, WriteError
 from pipelines.results_page import write_results
 from pipelines.scorer import ShardScorer, ShardScores
 from pipelines.submission import write_submission
@@ -58,6 +58,11 @@ class Evaluation:
             rule = result.protocol
             if rule.flip_test != facts["flip_test"]:
                 head += f"\n{rule.name} itself is with flip test {_on(rule.flip_test)}"
+            if facts["box_scale"] != [rule.box_scale]:
+                head += (
+                    f"\n{rule.name} itself crops {rule.box_scale:g} times the box, these shards "
+                    f"{', '.join(f'{scale:g}' for scale in facts['box_scale'])} times"
+                )
         if len(self.results) == 1:
             return f"{head}\n{self.results[0].table()}"
         return f"{head}\n{compare(self.results)}"
@@ -75,6 +80,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     shards = find_shards(config.data)
     scorer = ShardScorer(config)
+    try:
+        # Before hours of prediction, not after.
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{config.out}: cannot be written ({error})") from error
     if scorer.given is not None:
         check_keys(config, shards, set(scorer.given))
     total = ShardScores()
@@ -182,6 +192,7 @@ def facts_of(
         "code": code_version(),
         "modalities": config.modalities,
         "evidence": sorted(total.detectors),
+        "box_scale": sorted(total.box_scales),
         "window": network.num_frames if network else "as in the file",
         "stride": (config.stride or max(network.num_frames // 2, 1)) if network else None,
         "kept_frame": "most central" if network else None,

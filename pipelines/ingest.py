@@ -5,7 +5,8 @@
     list units --> read records --> check --> cut, crop, draw, encode --> shard, then its marker
 
 A unit (a sequence, or a few hundred images) makes one shard. Units that have a marker are done: a
-run that was killed goes on with the others, and the bytes are the same each time. Every frame that
+run that was killed goes on with the others, and the bytes are the same each time. Units of which
+something was quarantined are tried again, for the files may be whole now. Every frame that
 a source yields ends as written, filtered (with the reason) or quarantined (with the error).
 
 Below `out`: the shards, `manifest.json`, `quarantine.jsonl`, `done/` (a marker a unit).
@@ -81,7 +82,7 @@ def ingest(config: IngestConfig, source: Source) -> int:
         names = {unit: shard_name(source, config.split, unit) for unit in units}
         _refuse_strangers(config.out, set(names.values()))
         done = {unit: read_marker(config.out, names[unit], identities[unit]) for unit in units}
-        missing = [unit for unit in units if done[unit] is None]
+        missing = [unit for unit in units if (last := done[unit]) is None or last.errors]
         log.info("%s %s: %d units, %d to do", source.name, config.split, len(units), len(missing))
         work = functools.partial(ingest_unit, config=config, source=source)
         rows = [{"unit": unit, "identity": identities[unit]} for unit in missing]
@@ -213,6 +214,8 @@ class Ingestion:
                 info = writer.close() if written else None
                 if info is None:
                     writer.abort()
+                    # What an earlier run wrote is not of this data any more.
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise WriteError(f"{path}: cannot be written ({error})") from error
         quarantined = sum(error["frames"] for error in errors)
@@ -240,9 +243,11 @@ class Ingestion:
                     filtered[item.reason] += item.num_frames
                 else:
                     yield item
-        except SourceError as error:
-            # How many frames a broken file would have had is not known.
-            errors.append({"name": unit, "frames": 0, "message": str(error)})
+        except Exception as error:
+            # One broken file must not stop the other units, whatever a source did not foresee in
+            # it. How many frames it would have had is not known.
+            errors.append({"name": unit, "frames": 0, "message": _describe(error)})
+            log.debug("%s", unit, exc_info=True)
 
     def _add(self, writer: ShardWriter, record: Record) -> tuple[int, str]:
         """Frames that were written, and the error that ended it."""
@@ -255,6 +260,11 @@ class Ingestion:
         except (ExtPoseError, ValueError) as error:
             return written, str(error)
         return written, ""
+
+
+def _describe(error: Exception) -> str:
+    """Errors of this project say what is wrong; of others the kind must be said too."""
+    return str(error) if isinstance(error, ExtPoseError) else f"{type(error).__name__}: {error}"
 
 
 def _write_summary(

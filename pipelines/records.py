@@ -168,6 +168,8 @@ def check_array(
 
 SIZES: dict[str, tuple[float, float]] = {"smpl": (0.3, 3.0), "mano": (0.04, 0.4)}
 """Least and largest plausible extent of a person's or a hand's 3D keypoints, metres."""
+MAX_ANGLE = np.pi
+"""Of a joint relative to its parent, in the median: degrees are refused."""
 MAX_REPROJECTION = 0.1
 """Median distance of projected 3D from labelled 2D keypoints, fraction of the box, above which axes
 or cameras are not what they are said to be."""
@@ -177,10 +179,11 @@ def check_record(record: Record) -> None:
     """Refuse labels that contradict each other: the usual signs of wrong units, axes or order.
 
     Raises SourceError with the record's name, the field and both values: extents that no person or
-    hand has (millimetres for metres), people behind the camera, and 3D keypoints whose projection
-    is not where the 2D keypoints are.
+    hand has (millimetres for metres), rotations that no body has (degrees for radians), people
+    behind the camera, and 3D keypoints whose projection is not where the 2D keypoints are.
     """
     targets = record.targets
+    _check_pose_and_mesh(record)
     labelled = targets.keypoints_3d[..., 3] > 0
     points = targets.keypoints_3d[..., :3].astype(np.float64)
     enough = labelled.sum(1) >= NUM_KEYPOINTS[record.keypoint_set] // 2
@@ -211,6 +214,23 @@ def check_record(record: Record) -> None:
         raise SourceError(
             f"{record.name}: projected keypoints_3d are off keypoints_2d by {median:.2f} of the "
             f"box (median), at most {MAX_REPROJECTION}: wrong axes, camera or joint order?"
+        )
+
+
+def _check_pose_and_mesh(record: Record) -> None:
+    targets, (least, most) = record.targets, SIZES[record.body]
+    if targets.vertices is not None and len(targets.vertices):
+        size = float(np.median(np.ptp(targets.vertices.astype(np.float64), axis=1).max(-1)))
+        if not least <= size <= most:
+            raise SourceError(
+                f"{record.name}: vertices are {size:.3g} m wide, a {record.body} is {least} to "
+                f"{most} m: wrong unit?"
+            )
+    angles = np.linalg.norm(targets.pose[targets.has_pose].astype(np.float64), axis=-1)
+    if angles.size and np.median(angles) > MAX_ANGLE:
+        raise SourceError(
+            f"{record.name}: pose turns joints by {np.median(angles):.3g} rad (median), at most "
+            f"{MAX_ANGLE:.3g} can be: are these degrees?"
         )
 
 

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 
 from extpose.body_model import BodyModel, BodyOutput, load_body_model
-from extpose.config import EvaluateConfig
+from extpose.config import CropConfig, EvaluateConfig
 from extpose.data.augment import flip_targets
 from extpose.data.clip import encode_png, redraw_skeleton
+from extpose.data.crop import network_box
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from extpose.evaluation.posed import JointReader, load_reader
@@ -45,6 +46,8 @@ class ShardScores:
     unlabelled: int = 0
     detectors: set[str] = field(default_factory=set)
     """What made the 2D evidence."""
+    box_scales: set[float] = field(default_factory=set)
+    """How many times its box the network's square is."""
 
     def add(self, other: "ShardScores") -> "ShardScores":
         """Both together."""
@@ -54,6 +57,7 @@ class ShardScores:
             scores={n: self.scores.get(n, []) + other.scores.get(n, []) for n in names},
             unlabelled=self.unlabelled + other.unlabelled,
             detectors=self.detectors | other.detectors,
+            box_scales=self.box_scales | other.box_scales,
         )
 
 
@@ -106,7 +110,10 @@ class ShardScorer:
         output = found.posed(self.body_of("neutral"), is_right=clip.meta.is_right)
         scores = {p.name: [self._score(clip, found, output, p)] for p in self.protocols}
         return ShardScores(
-            predictions={clip.key: found}, scores=scores, detectors={clip.meta.detector}
+            predictions={clip.key: found},
+            scores=scores,
+            detectors={clip.meta.detector},
+            box_scales={measure_box_scale(clip)},
         )
 
     def _predict(self, clip: Clip) -> ClipPrediction:
@@ -208,7 +215,7 @@ def open_body(config: EvaluateConfig, body: BodyName, gender: Gender) -> BodyMod
 
 
 def find_protocols(names: tuple[str, ...], body: BodyName) -> list[Protocol]:
-    """By name. Raises ExtPoseError for one that is not known, or of another body."""
+    """By name, each once. Raises ExtPoseError for one that is not known, or of another body."""
     for name in names:
         if name not in PROTOCOLS:
             raise ExtPoseError(f"unknown protocol {name!r}, known: {', '.join(PROTOCOLS)}")
@@ -216,7 +223,7 @@ def find_protocols(names: tuple[str, ...], body: BodyName) -> list[Protocol]:
             raise ExtPoseError(
                 f"protocol {name} is of body {PROTOCOLS[name].body!r}, the predictions' is {body!r}"
             )
-    return [PROTOCOLS[name] for name in names]
+    return [PROTOCOLS[name] for name in dict.fromkeys(names)]
 
 
 def with_true_evidence(clip: Clip, config: EvaluateConfig) -> Clip:
@@ -241,6 +248,13 @@ def with_true_evidence(clip: Clip, config: EvaluateConfig) -> Clip:
         keypoints_2d=np.ascontiguousarray(keypoints),
         skeleton=tuple(encode_png(picture) for picture in drawn),
     )
+
+
+def measure_box_scale(clip: Clip) -> float:
+    """How many times its box, grown to 3:4, the network's square is (median, two digits)."""
+    boxes = network_box(clip.bbox_xyxy, CropConfig(box_scale=1.0))
+    sides = np.linalg.norm(clip.crop_to_img[:, :, 0], axis=-1) * clip.meta.skeleton_size
+    return round(float(np.median(sides / boxes[:, 2])), 2)
 
 
 def project(

@@ -140,7 +140,7 @@ def load_reader(
     """
     if body.body != protocol.body:
         raise ExtPoseError(f"protocol {protocol.name} is for {protocol.body}, not for {body.body}")
-    regressor, stand_in = None, ""
+    regressor, stand_in = None, []
     num_vertices = len(body.v_template)
     if protocol.needs is not None:
         path = (files or {}).get(protocol.needs)
@@ -153,15 +153,12 @@ def load_reader(
         elif protocol.joints_from == "regressor" or not bool(body.has_keypoint.all()):
             regressor = _stand_in_rows(protocol, body)
         if path is None and not is_official(body):
-            stand_in = f"the mesh's own regressor rows for {protocol.needs}"
+            stand_in.append(f"the mesh's own regressor rows for {protocol.needs}")
     elif protocol.tips not in (None, MANO_TIP_VERTICES) and not is_official(body):
-        stand_in = f"the mesh's own finger tips for vertices {protocol.tips}"
-    return JointReader(
-        protocol=protocol,
-        body=body,
-        regressor=regressor,
-        stand_in=(stand_in,) if stand_in else (),
-    )
+        stand_in.append(f"the mesh's own finger tips for vertices {protocol.tips}")
+    if protocol.gendered and not is_official(body):
+        stand_in.append("one free body for SMPL's male and female bodies")
+    return JointReader(protocol=protocol, body=body, regressor=regressor, stand_in=tuple(stand_in))
 
 
 def _all_rows(protocol: Protocol) -> list[int]:

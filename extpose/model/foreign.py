@@ -108,7 +108,12 @@ def infer_config(
     try:
         config = _infer_backbone(checkpoint, num_heads)
         return _infer_head(checkpoint, config, head_num_heads) if checkpoint.has_head else config
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except KeyError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: the network's shape cannot be read from it: no key {error}, its "
+            f"{len(checkpoint.network)} keys are such as {list(checkpoint.network)[:3]}"
+        ) from error
+    except (ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{checkpoint.path}: the network's shape cannot be read from it: {error!r}"
         ) from error

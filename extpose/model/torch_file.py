@@ -40,10 +40,15 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         content = dict.get(content, "state_dict")
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    state = {str(key): value for key, value in dict.items(content) if isinstance(value, Tensor)}
-    if not state:
-        raise CheckpointError(f"{path}: no tensors in its state dict")
-    return state
+    # Without what a Parameter is: a buffer that became one would be trained.
+    tensors = {key: value for key, value in dict.items(content) if isinstance(value, Tensor)}
+    if not tensors:
+        kinds = {str(key): type(value).__name__ for key, value in dict.items(content)}
+        raise CheckpointError(
+            f"{path}: no tensors in its state dict, which is the file's content or its "
+            f"`state_dict`; there is {dict(list(kinds.items())[:10])}"
+        )
+    return {str(key): value.detach() for key, value in tensors.items()}
 
 
 _READ_ERRORS = (

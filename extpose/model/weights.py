@@ -221,6 +221,11 @@ def _take(
         for key in own.keys() & state
         if own[key].shape != state[key].shape
     ]
+    problems += [
+        f"{key}: {state[key].dtype} in the file, {own[key].dtype} in the model"
+        for key in own.keys() & state
+        if own[key].is_floating_point() != state[key].is_floating_point()
+    ]
     for name in _HEAD_COUNTS if own_config is not None else ():
         found, expected = getattr(own_config, name), getattr(model.config, name)
         if found != expected:

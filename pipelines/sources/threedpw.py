@@ -96,6 +96,8 @@ def _read_sequence(root: Path, split: Split, unit: str) -> _Sequence:
     if (name := get_text(path, content, "sequence")) != unit:
         raise SourceError(f"{path}: sequence is {name!r}, the file is called {unit!r}")
     poses = get_people(path, content, "poses")
+    if not poses:
+        raise SourceError(f"{path}: poses has no people")
     has_camera = np.array(
         [
             to_floats(path, f"campose_valid[{i}]", valid, (None,)) > 0
@@ -136,7 +138,15 @@ def _read_person(sequence: _Sequence, person: int) -> Iterator[Record | Filtered
     inside = ((projected[..., :2] >= 0) & (projected[..., :2] < (width, height))).all(-1)
     is_detected = np.asarray(np.any(evidence[..., 2] > 0, 1))
     has_camera = sequence.has_camera[person]
-    wanted = has_camera & np.all(joints_cam[..., 2] > 0, 1) & (is_detected | np.any(inside, 1))
+    is_before = np.all(joints_cam[..., 2] > 0, 1)
+    seen, hidden = has_camera & is_detected, has_camera & is_detected & ~is_before
+    if 2 * hidden.sum() > seen.sum():
+        raise SourceError(
+            f"{sequence.path}: jointPositions[{person}] is behind the camera in {hidden.sum()} of "
+            f"{seen.sum()} frames in which poses2d[{person}] has the person: cam_poses the wrong "
+            "way around?"
+        )
+    wanted = has_camera & is_before & (is_detected | np.any(inside, 1))
     record = Record(
         name=f"{sequence.name}-{person}",
         frames=sequence.frames,

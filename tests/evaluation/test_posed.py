@@ -68,6 +68,13 @@ def test_regressors_are_applied_to_posed_vertices(tmp_path):
     torch.testing.assert_close(found.root, output.vertices[:, [400, 100]].mean(1))
 
 
+def test_one_free_body_for_both_genders_is_said(bodies):
+    for name in ("3dpw-24-smpl", "emdb1"):
+        assert "male and female" in load_reader(PROTOCOLS[name], bodies["smpl"]).stand_in[0]
+        assert load_reader(PROTOCOLS[name], BodyModel(synthetic_smpl())).stand_in == ()
+    assert load_reader(PROTOCOLS["free-body"], bodies["smpl"]).stand_in == ()
+
+
 def test_the_wrong_kind_of_body_is_refused(bodies):
     with pytest.raises(ExtPoseError, match="freihand is for mano, not for smpl"):
         load_reader(PROTOCOLS["freihand"], bodies["smpl"])

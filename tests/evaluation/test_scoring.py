@@ -208,7 +208,10 @@ def test_results_are_plain_json_and_text():
     results = evaluate(("3dpw-14-wham", "free-body"), num_clips=2, bootstrap=50)
     content = json.loads(json.dumps(results[0].to_json(), allow_nan=False))
     assert content["protocol"]["root"] == [4, 1]
-    assert content["stand_in"] == ["the mesh's own regressor rows for J_regressor_h36m.npy"]
+    assert content["stand_in"] == [
+        "the mesh's own regressor rows for J_regressor_h36m.npy",
+        "one free body for SMPL's male and female bodies",
+    ]
     assert "NOT the published protocol" in results[0].table()
     assert "NOT" not in results[1].table()
     assert "PA-MPJPE, mm" in results[1].table()

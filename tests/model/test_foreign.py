@@ -104,6 +104,23 @@ def test_tensors_are_sorted_by_name(tmp_path: Path):
     assert found.count_ignored() == {"associate_keypoint_heads.": 1, "keypoint_head.": 1}
 
 
+def test_parameters_come_as_plain_tensors(tmp_path: Path):
+    path = tmp_path / "x.ckpt"
+    torch.save({"backbone.pos_embed": torch.nn.Parameter(torch.ones(2))}, path)
+    (tensor,) = read_checkpoint(path).network.values()
+    assert type(tensor) is Tensor
+    assert not tensor.requires_grad
+
+
+def test_what_is_there_instead_is_said(tmp_path: Path):
+    path = tmp_path / "x.ckpt"
+    torch.save({"model": {"backbone.pos_embed": torch.ones(2)}}, path)
+    with pytest.raises(CheckpointError, match=r"no tensors .*\{'model': 'dict'\}"):
+        read_checkpoint(path)
+    with pytest.raises(CheckpointError, match=r"no key .*patch_embed.* 1 keys are such as \['odd'"):
+        infer_config(checkpoint({"odd": torch.ones(2)}))
+
+
 def test_a_mixture_of_experts_is_refused_by_name(tmp_path: Path):
     path = tmp_path / "vitpose+.pth"
     names = ("blocks.0.mlp.fc1.bias", "blocks.0.mlp.experts.3.weight")

@@ -436,3 +436,12 @@ def test_a_program_is_not_a_checkpoint(tmp_path: Path):
     torch.save({}, path)
     with pytest.raises(CheckpointError, match="no tensors"):
         load_pretrained(other_model(), path)
+
+
+def test_whole_numbers_are_not_weights(model: ExtPose, tmp_path: Path):
+    """Of a quantised file the scales would be lost."""
+    state = model.state_dict()
+    state["backbone.last_norm.weight"] = state["backbone.last_norm.weight"].to(torch.int8)
+    torch.save(state, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match=r"last_norm.weight: torch.int8 in the file"):
+        load_pretrained(model, tmp_path / "x.ckpt")

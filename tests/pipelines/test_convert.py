@@ -173,3 +173,10 @@ def test_iterations_are_written_down_for_the_reference(tmp_path: Path, capsys):
     args = [*HEADS, "--model.head-ief-iters", "3"]
     assert convert(tmp_path / "b.ckpt", tmp_path / "c.safetensors", *args) == 0
     assert load_model(tmp_path / "c.safetensors").config.head_ief_iters == 3
+
+
+def test_an_output_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, capsys):
+    released(tmp_path / "a.ckpt", network())
+    (tmp_path / "file").touch()
+    assert convert(tmp_path / "a.ckpt", tmp_path / "file" / "b.safetensors", *HEADS) == 1
+    assert "b.safetensors: cannot be written" in capsys.readouterr().err

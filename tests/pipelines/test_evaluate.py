@@ -22,6 +22,7 @@ from extpose.predictions import PredictionError
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip, ClipTargets
 from pipelines.evaluate import Evaluation, evaluate, hash_file
+from pipelines.ledger import WriteError
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, write_data
 from tests.plain_clips import synthetic_clip
@@ -161,7 +162,28 @@ def test_unlabelled_shards_are_refused(checkpoint: Path, tmp_path: Path) -> None
     data = shards(tmp_path / "data", [synthetic_clip("a", labelled=False)])
     with pytest.raises(ExtPoseError, match="data: none of 1 clips has labels"):
         evaluate(EvaluateConfig(checkpoint=checkpoint, data=data, out=tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = shards(tmp_path / "data", [synthetic_clip("a", labelled=False)])
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="file/out: cannot be written"):
+        evaluate(EvaluateConfig(checkpoint=checkpoint, data=data, out=tmp_path / "file" / "out"))
+
+
+def test_another_crop_than_the_protocols_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    """The plain clip's network crop is 128 of 192 pixels of 240 about a box of 240 x 240."""
+    data = shards(tmp_path / "data", [synthetic_clip("a")])
+    done = evaluate(
+        EvaluateConfig(
+            checkpoint=checkpoint, data=data, out=tmp_path, protocol=("3dpw-14-wham",), pictures=0
+        )
+    )
+    assert done.facts["box_scale"] == [0.5]
+    assert "3dpw-14-wham itself crops 1.1 times the box, these shards 0.5 times" in done.table()
 
 
 def test_hands_are_refused_by_a_body_network(checkpoint: Path, tmp_path: Path) -> None:
@@ -179,10 +201,11 @@ def test_a_file_of_predictions_gives_the_same_numbers(checkpoint: Path, tmp_path
         predictions=tmp_path / "one" / "predictions.npz",
         data=data,
         out=tmp_path / "two",
-        protocol=("free-body", "3dpw-14-hmr2", "3dpw-14-wham", "3dpw-24-smpl", "emdb1"),
+        protocol=("free-body", "3dpw-14-hmr2", "3dpw-14-wham", "3dpw-24-smpl", "emdb1", "emdb1"),
     )
     after = evaluate(again)
     assert values_of(after) == values_of(before)
+    assert len(after.results) == 5
     assert len({values_of(after, i)["mpjpe"] for i in range(5)}) > 1
     table = after.table()
     assert all(name in table for name in again.protocol)
@@ -210,6 +233,11 @@ def predicted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         ({"pose": np.zeros((10, 22, 3), np.float32)}, r"pose has shape \(10, 22, 3\)"),
         ({"transl": np.full((10, 3), np.nan, np.float32)}, r"clip-0: transl\[0, 0\] is nan"),
         ({"betas": np.zeros((9, 10), np.float32)}, r"shape \(9, 10\), expected \(2, 10"),
+        ({"pose": np.full((10, 23, 3), 20, np.float32)}, r"pose turns .* 34.6 rad .* degrees"),
+        ({"num_frames": np.array([-5, 15])}, "num_frames .* expected whole numbers from 1 on"),
+        ({"num_frames": np.array(["5", "5"])}, "num_frames .* expected whole numbers from 1 on"),
+        ({"pose": np.zeros((10, 23, 3), str)}, "pose is <U1, expected numbers"),
+        ({"facts": np.array("by hand")}, "facts is not JSON"),
         ({"betas": None}, r"lacks \['betas'\]"),
     ],
 )

@@ -214,6 +214,55 @@ def test_a_unit_that_cannot_be_read_does_not_stop_the_others(root: Path, tmp_pat
     assert manifest["clips"] == 2
 
 
+def test_what_a_source_did_not_foresee_does_not_stop_the_others(root: Path, tmp_path: Path) -> None:
+    def read(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered]:
+        if unit == "a":
+            yield from {}["poses"]
+        yield from read_unit(root, split, unit)
+
+    assert ingest(config_of(root, tmp_path / "out"), replace(SOURCE, read_unit=read)) == 3
+    (row,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(row)["message"] == "KeyError: 'poses'"
+    assert len(list((tmp_path / "out").glob("*.tar"))) == 1
+
+
+def test_what_was_quarantined_is_tried_again(root: Path, tmp_path: Path) -> None:
+    picture, out = root / "test" / "a" / "001.png", tmp_path / "out"
+    content = picture.read_bytes()
+    picture.write_bytes(b"half a picture")
+    assert ingest(config_of(root, out), SOURCE) == 3
+    picture.write_bytes(content)
+    assert ingest(config_of(root, out), SOURCE) == 0
+    assert (out / "quarantine.jsonl").read_text() == ""
+    assert validate(out) == 0
+
+
+def test_a_shard_goes_when_nothing_of_it_can_be_read_any_more(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number, count in ((4, 2), (0, 1)):
+        (root / "test" / "a" / f"{number:03d}.png").write_bytes(b"")
+        assert ingest(config_of(root, out), SOURCE) == 3
+        assert len(list(out.glob("*.tar"))) == count
+    assert validate(out) == 0
+
+
+def test_other_wrong_units_are_quarantined_too(root: Path, tmp_path: Path) -> None:
+    def read(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered]:
+        record = make_record(f"{unit}-0", root / split / unit)
+        targets = record.targets
+        if unit == "a":
+            turned = np.full_like(targets.pose, 20)
+            yield replace(record, targets=replace(targets, pose=turned, has_pose=np.ones(5, bool)))
+        else:
+            vertices = 1000 * targets.keypoints_3d[..., :3]
+            yield replace(record, targets=replace(targets, vertices=vertices))
+
+    assert ingest(config_of(root, tmp_path / "out"), replace(SOURCE, read_unit=read)) == 3
+    text = (tmp_path / "out" / "quarantine.jsonl").read_text()
+    assert "a-0: pose turns joints by 34.6 rad (median), at most 3.14 can be: are these" in text
+    assert "m wide, a smpl is 0.3 to 3.0 m: wrong unit?" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -155,6 +155,18 @@ def test_wrong_files_are_refused_by_name(
         read(tmp_path)
 
 
+def test_cameras_the_wrong_way_around_are_refused(tmp_path: Path, world: World) -> None:
+    write_sequence(tmp_path, world, cam_poses=np.linalg.inv(world.extrinsics))
+    with pytest.raises(SourceError, match=r"jointPositions\[0\] is behind the camera in 5 of 5"):
+        read(tmp_path)
+
+
+def test_a_sequence_of_nobody_is_refused(tmp_path: Path, world: World) -> None:
+    write_sequence(tmp_path, world, poses=[], campose_valid=[])
+    with pytest.raises(SourceError, match="poses has no people"):
+        read(tmp_path)
+
+
 def test_missing_files_are_named(tmp_path: Path, world: World) -> None:
     with pytest.raises(SourceError, match="sequenceFiles/test: no such folder"):
         SOURCE.list_units(tmp_path, "test")
