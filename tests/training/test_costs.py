@@ -113,7 +113,7 @@ def test_throughput_of_a_step() -> None:
     found = open_throughput(config, torch.device("cpu"), workers=2)
     record = StepRecord(
         step=1, seconds=1.0, loss=1.0, terms={}, lr=1.0, grad_norm=1.0,
-        frames_per_second=64.0, data_wait=0.125, num_frames=32,
+        frames_per_second=64.0, data_wait=0.125, skipped=0, num_frames=32,
     )  # fmt: skip
     values = found.values(record)
     assert values["clips_per_second"] == 32
