@@ -31,7 +31,8 @@ A protocol names every choice behind a number. Rows of joints are indices into t
 - **Mean over** *frames*: all frames of all clips are pooled. *keypoints*: each keypoint over the
   set, then over keypoints. *points*: all labelled points are pooled.
 - **Intervals** are 95 % percentile bootstraps over *sequences* (the stretches of one
-  person or hand that the source cut: several of a video count as independent), or over pictures (*sample*).
+  person or hand that the source cut: several of a video count as independent), or over pictures
+  (*sample*).
 - **Acceleration** is given in m/s^2 (WHAM) and mm/frame^2 (VIBE), and never taken across a gap, a
   left-out frame, or the end of a clip. Jitter is in 10 m/s^3, beside the truth's own.
 - **PCK** is relative to the longer side of the labelled box (*box*) or of the tight box of the
