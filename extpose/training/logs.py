@@ -113,12 +113,15 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_hash(config: TrainConfig) -> str:
-    """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed."""
+    """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed.
+
+    Engines agree within rounding, so which one it is does not count, like the number of workers.
+    """
     values = config_to_json(config)
     parts = {name: values[name] for name in ("model", "loader", "loss", "engine", "batch", "seed")}
     for name in ("workers",):
         del parts["loader"][name]
-    for name in ("threads", "activation_checkpointing", "micro_batch"):
+    for name in ("threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage"):
         del parts["engine"][name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

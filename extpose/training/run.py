@@ -4,7 +4,8 @@ Every worker calls `run_worker` with the same config; a run that finds checkpoin
 goes on from the newest. Who starts the workers is not known here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 
 import cv2
 import torch
@@ -20,7 +21,12 @@ from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained, save_model
 from extpose.params import Prediction
-from extpose.training.checkpoint import CheckpointMeta, find_latest, save_checkpoint
+from extpose.training.checkpoint import (
+    CheckpointMeta,
+    CheckpointWriter,
+    find_latest,
+    read_state,
+)
 from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
@@ -70,17 +76,21 @@ def run_worker(config: TrainConfig) -> None:
     if log is not None:
         log.write_parameters(parameters)
     saver = _Saver(config, engine)
-    train(
-        config,
-        engine,
-        training_batches(
-            dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
-        ),
-        make_losses(config, engine.workers.device),
-        start=start,
-        report=log or _ignore,
-        save=saver,
-    )
+    try:
+        train(
+            config,
+            engine,
+            training_batches(
+                dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
+            ),
+            make_losses(config, engine.workers.device),
+            start=start,
+            report=log or _ignore,
+            save=saver,
+        )
+        saver.finish()
+    finally:
+        saver.close()
     if log is not None:
         log.close()
     write_weights(config, engine)
@@ -142,15 +152,13 @@ def resume(config: TrainConfig, engine: Engine) -> Progress:
     if found is None:
         return Progress(step=0, seconds=0.0)
     folder, meta = found
-    expected = (config_hash(config), config.engine.backend, config.engine.zero_stage)
-    stored = (meta.config_hash, meta.backend, meta.zero_stage)
-    if stored != expected:
+    if meta.config_hash != (expected := config_hash(config)):
         raise TrainingError(
-            f"{folder}: (config hash, backend, ZeRO stage) {stored}, this run has {expected}: "
+            f"{folder}: config hash {meta.config_hash}, this run has {expected}: "
             "another config; choose another --out or restore the config of its config.json"
         )
     try:
-        engine.load_state(folder, saved_workers=meta.world_size)
+        engine.load_state(read_state(folder))
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
     return Progress(step=meta.step, seconds=meta.seconds)
@@ -169,12 +177,17 @@ def write_weights(config: TrainConfig, engine: Engine) -> None:
 def _ignore(_record: StepRecord, _batch: Batch) -> None: ...
 
 
-@dataclass(frozen=True)
 class _Saver:
-    config: TrainConfig
-    engine: Engine
+    """Saves on the way; collective, and leaves with the last checkpoint complete."""
+
+    def __init__(self, config: TrainConfig, engine: Engine) -> None:
+        self.config, self.engine = config, engine
+        root, keep = config.out / CHECKPOINTS, config.keep_checkpoints
+        is_first = engine.workers.rank == 0
+        self.writer = CheckpointWriter(root, keep=keep) if is_first else None
 
     def __call__(self, progress: Progress) -> None:
+        state = self.engine.gather_state()
         meta = CheckpointMeta(
             step=progress.step,
             seconds=progress.seconds,
@@ -183,6 +196,25 @@ class _Saver:
             zero_stage=self.config.engine.zero_stage,
             config_hash=config_hash(self.config),
             version=code_version(),
+            model_config=asdict(self.config.model),
         )
-        root, keep = self.config.out / CHECKPOINTS, self.config.keep_checkpoints
-        save_checkpoint(root, self.engine, meta, keep=keep)
+        self._together(lambda writer: writer.save(state, meta))
+
+    def finish(self) -> None:
+        """Wait for the last one. Raises TrainingError on every worker where it failed."""
+        self._together(CheckpointWriter.finish)
+
+    def close(self) -> None:
+        """Whatever happened: let the thread end what it is writing."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _together(self, act: Callable[[CheckpointWriter], None]) -> None:
+        error = ""
+        if self.writer is not None:
+            try:
+                act(self.writer)
+            except CheckpointError as failure:
+                error = str(failure)
+        if error := self.engine.workers.from_first(error):
+            raise TrainingError(error)
