@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from extpose.config import TrainConfig
-from extpose.errors import TrainingError
+from extpose.errors import ExtPoseError, TrainingError
 
 POLL_SECONDS = 1.0
 logger = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ def train(config: TrainConfig) -> Path:
     given = {name: getattr(config, name) for name in paths}
     config = replace(config, **{n: p.expanduser().resolve() for n, p in given.items() if p})
     config.out.mkdir(parents=True, exist_ok=True)
+    if config.num_workers < 1 or config.batch % config.num_workers:
+        raise TrainingError(
+            f"batch={config.batch} cannot be shared out evenly to num_workers={config.num_workers}"
+        )
     if config.launcher == "ray":
         _train_on_ray(config)
     elif config.num_workers != 1:
@@ -80,7 +84,7 @@ def _worker(settings: dict[str, TrainConfig]) -> str:
 
     try:
         run_worker(settings["config"])
-    except TrainingError as error:
+    except ExtPoseError as error:
         return str(error)
     return ""
 

@@ -147,6 +147,8 @@ def _unlabelled(tmp_path: Path) -> Path:
         ({"engine": EngineConfig(backend="plain", precision="fp16")}, "fp16 needs a GPU"),
         ({"use_gpu": True}, "no CUDA device"),
         ({"batch": 0}, "batch=0"),
+        ({"launcher": "ray", "num_workers": 3}, "batch=4 .* num_workers=3"),
+        ({"launcher": "ray", "num_workers": 0}, "num_workers=0"),
     ],
 )
 def test_configs_that_cannot_work_are_refused(
