@@ -80,6 +80,16 @@ class PredictArgs:
 
 
 @dataclass(frozen=True)
+class ExportArgs:
+    """`extpose export`."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of a training run, or of one of its checkpoints."""
+    out: tyro.conf.Positional[Path]
+    """File to write."""
+
+
+@dataclass(frozen=True)
 class ConvertArgs:
     """`extpose convert`."""
 

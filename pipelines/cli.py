@@ -35,6 +35,7 @@ from pipelines.arguments import (
     ConvertArgs,
     DemoArgs,
     DoctorArgs,
+    ExportArgs,
     InspectArgs,
     MocapArgs,
     NoArgs,
@@ -124,6 +125,15 @@ def run_ingest(args: list[str], verb: Verb) -> int:
     from pipelines.ingest import ingest
 
     return ingest(config, source)
+
+
+def run_export(args: list[str], verb: Verb) -> int:
+    """A run's checkpoint to one file of weights."""
+    options = parse(ExportArgs, args, verb)
+    from extpose.training.export import export_weights
+
+    print(f"{options.out}: weights of {export_weights(options.source, options.out)}")
+    return 0
 
 
 def run_mocap(args: list[str], verb: Verb) -> int:
@@ -276,6 +286,11 @@ VERBS: dict[str, Verb] = {
         f"Shards to a checkpoint. Recipes: {', '.join(RECIPES)}.",
         "extpose train tiny --data data/synth --out runs/tiny",
         run_train,
+    ),
+    "export": Verb(
+        "The weights in a training run's newest checkpoint, as one safetensors file.",
+        "extpose export runs/tiny tiny.safetensors",
+        run_export,
     ),
     "recipes": Verb(
         "The recipes of `train` and the paper's ablations, with their numbers of parameters.",
