@@ -1,5 +1,6 @@
 """What verbs take on the command line besides the configs of `extpose.config`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -97,6 +98,16 @@ class PredictArgs:
 
 
 @dataclass(frozen=True)
+class ExportArgs:
+    """`extpose export`."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of a training run, or of one of its checkpoints."""
+    out: tyro.conf.Positional[Path]
+    """File to write."""
+
+
+@dataclass(frozen=True)
 class ConvertArgs:
     """`extpose convert`."""
 
@@ -110,3 +121,12 @@ class ConvertArgs:
     """Also its weights; otherwise they are left out."""
     model: ModelConfig = field(default_factory=lambda: ModelConfig(num_heads=0, head_num_heads=0))
     """Default: what the file says; 0 heads: those of the published network of the same width."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One word of the command line."""
+
+    summary: str
+    example: str
+    run: Callable[[list[str], "Verb"], int]

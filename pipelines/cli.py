@@ -13,8 +13,8 @@ import difflib
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,24 +35,17 @@ from pipelines.arguments import (
     ConvertArgs,
     DemoArgs,
     DoctorArgs,
+    ExportArgs,
     InspectArgs,
     MocapArgs,
     NoArgs,
     PlanArgs,
     PredictArgs,
     ValidateArgs,
+    Verb,
 )
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One word of the command line."""
-
-    summary: str
-    example: str
-    run: Callable[[list[str], "Verb"], int]
 
 
 def parse(
@@ -125,6 +118,15 @@ def run_ingest(args: list[str], verb: Verb) -> int:
     from pipelines.ingest import ingest
 
     return ingest(config, source)
+
+
+def run_export(args: list[str], verb: Verb) -> int:
+    """A run's checkpoint to one file of weights."""
+    options = parse(ExportArgs, args, verb)
+    from extpose.training.export import export_weights
+
+    print(f"{options.out}: weights of {export_weights(options.source, options.out)}")
+    return 0
 
 
 def run_mocap(args: list[str], verb: Verb) -> int:
@@ -304,6 +306,11 @@ VERBS: dict[str, Verb] = {
         "Memory, time and cost of a training recipe on a cluster, before it is paid for.",
         "extpose plan body-video --cluster 8xA100-80GB --engine.precision bf16",
         run_plan,
+    ),
+    "export": Verb(
+        "The weights in a training run's newest checkpoint, as one safetensors file.",
+        "extpose export runs/tiny tiny.safetensors",
+        run_export,
     ),
     "recipes": Verb(
         "The recipes of `train` and the paper's ablations, with their numbers of parameters.",

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from extpose.config import TrainConfig
-from extpose.errors import TrainingError
+from extpose.errors import ExtPoseError, TrainingError
 
 POLL_SECONDS = 1.0
 logger = logging.getLogger(__name__)
@@ -29,6 +29,10 @@ def train(config: TrainConfig) -> Path:
     """
     config = _with_absolute_paths(config)
     config.out.mkdir(parents=True, exist_ok=True)
+    if config.num_workers < 1 or config.batch % config.num_workers:
+        raise TrainingError(
+            f"batch={config.batch} cannot be shared out evenly to num_workers={config.num_workers}"
+        )
     if config.launcher == "ray":
         _train_on_ray(config)
     elif config.num_workers != 1:
@@ -94,7 +98,7 @@ def _worker(settings: dict[str, TrainConfig]) -> str:
 
     try:
         run_worker(settings["config"], open_held_out(settings["config"]))
-    except TrainingError as error:
+    except ExtPoseError as error:
         return str(error)
     return ""
 

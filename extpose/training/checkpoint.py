@@ -1,12 +1,14 @@
 """Checkpoints of a running training: `step_000200/` folders that are complete or not there.
 
-All workers write into `step_000200.tmp`; then rank 0 writes `meta.json` with every file's size and
-checksum, makes it durable and renames the folder. What a crash leaves behind is recognised: a
-folder that is not named `step_*` is ignored, one whose files do not match its `meta.json` is
-skipped with a warning.
+    state.safetensors    all state of network and optimiser by name (`extpose.training.state`)
+    meta.json            step, config, and size and checksum of each file
+
+Rank 0 writes, in a thread, while training goes on: into `step_000200.tmp`, which is made durable
+and then renamed. What a crash leaves behind is recognised: a folder that is not named `step_*` is
+ignored, one whose files do not match its `meta.json` is skipped with a warning.
 
 The order of samples and every random draw are functions of the step, so the step is all the state
-that there is besides weights and optimiser.
+that there is besides weights and optimiser. Nothing in a checkpoint is executed when it is read.
 """
 
 import json
@@ -16,17 +18,19 @@ import re
 import shutil
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from extpose.errors import CheckpointError
-from extpose.training.engine import Engine
 
 META_FILE = "meta.json"
-EXTRA_FILE = "extra.safetensors"
+STATE_FILE = "state.safetensors"
 CHUNK = 1 << 22
 logger = logging.getLogger(__name__)
 
@@ -40,43 +44,102 @@ class CheckpointMeta:
     seconds: float
     """Of training, over all starts of the run."""
     world_size: int
+    """Of the run that wrote it, like the next two; any other can go on from it."""
     backend: str
     zero_stage: int
     config_hash: str
     """Of the part of the config that decides the numbers; see `logs.config_hash`."""
     version: str
     """Of ExtPose."""
+    model_config: dict[str, Any]
+    """JSON of the `ModelConfig`."""
 
 
-def save_checkpoint(
-    root: Path,
-    engine: Engine,
-    meta: CheckpointMeta,
-    *,
-    keep: int,
-    extra: Mapping[str, Tensor] | None = None,
+class CheckpointWriter:
+    """Writes in a thread, one checkpoint at a time; rank 0 has one, the other workers none.
+
+    When one cannot be written (a full disk), training goes on and the next is written while it
+    waits; if that fails too, CheckpointError is raised. Older checkpoints stay until a newer one
+    is complete.
+    """
+
+    def __init__(self, root: Path, *, keep: int) -> None:
+        self.root, self.keep = root, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Path] | None = None
+        for leftover in root.glob("step_*.tmp"):
+            shutil.rmtree(leftover)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is not complete yet."""
+        return self._pending is not None and not self._pending.done()
+
+    def save(self, state: Mapping[str, Tensor], meta: CheckpointMeta) -> None:
+        """Write `state`, which nobody changes from here on, and forget all but the newest `keep`.
+
+        Returns at once, except that it waits for the checkpoint before. Raises CheckpointError
+        after two failures in a row.
+        """
+        failure = self._wait()
+        self._pending = self._thread.submit(
+            write_checkpoint, self.root, state, meta, keep=self.keep
+        )
+        if failure:
+            logger.error("%s; trying again", failure)
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for what is being written. Raises CheckpointError where it failed."""
+        if failure := self._wait():
+            last = find_latest(self.root)
+            kept = f"the last one is {last[0]}" if last else "there is none before it"
+            raise CheckpointError(f"a checkpoint cannot be written: {failure}; {kept}")
+
+    def close(self) -> None:
+        """Wait, without an error, and end the thread."""
+        if failure := self._wait():
+            logger.error("%s", failure)
+        self._thread.shutdown()
+
+    def _wait(self) -> str:
+        """What went wrong with the pending one, or nothing."""
+        pending, self._pending = self._pending, None
+        error = pending.exception() if pending is not None else None
+        if error is not None and not isinstance(error, OSError | SafetensorError):
+            raise error
+        return "" if error is None else f"{self.root}: {type(error).__name__}: {error}"
+
+
+def write_checkpoint(
+    root: Path, state: Mapping[str, Tensor], meta: CheckpointMeta, *, keep: int
 ) -> Path:
-    """Write one checkpoint and delete all but the newest `keep`. Every worker calls it.
+    """Write one checkpoint and delete all but the newest `keep`.
 
-    `extra` is state besides the engine's, the same on all workers.
+    Where it cannot be written the others stay, and OSError or SafetensorError is raised.
     """
     final = root / f"step_{meta.step:06d}"
     partial = final.with_suffix(".tmp")
-    is_first = engine.workers.rank == 0
-    if is_first:
-        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
         partial.mkdir(parents=True)
-    engine.workers.barrier()
-    engine.save_state(partial)
-    engine.workers.barrier()
-    if is_first:
-        if extra:
-            save_file(dict(extra), partial / EXTRA_FILE)
+        save_file(dict(state), partial / STATE_FILE)
         _commit(partial, final, meta)
-        for old in _folders(root)[keep:]:
-            shutil.rmtree(old)
-    engine.workers.barrier()
+    except (OSError, SafetensorError):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for old in _folders(root)[keep:]:
+        shutil.rmtree(old)
     return final
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """The state in a checkpoint, mapped from its file. Raises CheckpointError."""
+    path = folder / STATE_FILE
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def find_latest(root: Path) -> tuple[Path, CheckpointMeta] | None:
@@ -87,12 +150,6 @@ def find_latest(root: Path) -> tuple[Path, CheckpointMeta] | None:
         except CheckpointError as error:
             logger.warning("skipped: %s", error)
     return None
-
-
-def read_extra(folder: Path) -> dict[str, Tensor]:
-    """The `extra` state of a complete checkpoint; empty where it has none."""
-    path = folder / EXTRA_FILE
-    return load_file(path) if path.exists() else {}
 
 
 def read_meta(folder: Path) -> CheckpointMeta:

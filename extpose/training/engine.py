@@ -4,13 +4,14 @@ Both engines keep fp32 weights (bf16 and fp16 are autocast), average gradients o
 and workers, and take the learning rate of each step from the caller; so they agree within
 rounding, and two workers agree with one on the same global batch.
 
-DeepSpeed's own checkpoint files are pickles: resume only from runs that you trust.
+Neither writes files: they hand out their state by parameter name and take it back
+(`extpose.training.state`), so a checkpoint is of no engine and of no number of workers.
 """
 
 import math
 import os
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -19,12 +20,14 @@ from torch.utils.checkpoint import checkpoint
 
 from extpose.batch import Batch, map_tensors, network_inputs
 from extpose.config import EngineConfig
-from extpose.errors import CheckpointError, TrainingError
+from extpose.errors import TrainingError
 from extpose.model.vit import Block
 from extpose.model_config import SkeletonInput
 from extpose.params import PoseParams, Prediction
 from extpose.training.plain import AUTOCAST, PlainEngine, create_optimizer
+from extpose.training.state import adam_state, load_adam_state, load_scaler_state, scaler_state
 from extpose.training.workers import Workers, join_alone
+from extpose.training.zero_state import gather_zero_state, load_zero_state
 
 BUCKET_ELEMENTS = 50_000_000
 """Of ZeRO's communication buffers; its default of 500 million asks for 2 GB at once."""
@@ -47,11 +50,17 @@ class Engine(Protocol):
     def step(self, lr: float) -> float:
         """Clip, update the weights, forget the gradient. Returns its norm before clipping."""
 
-    def save_state(self, folder: Path) -> None:
-        """Write weights and optimiser state; every worker calls it, with the same folder."""
+    def gather_state(self) -> dict[str, Tensor]:
+        """Copies of all state on rank 0's CPU, named as in `extpose.training.state`.
 
-    def load_state(self, folder: Path, *, saved_workers: int) -> None:
-        """Read what `save_state` wrote with `saved_workers` workers."""
+        Nothing on the other workers; every worker calls it.
+        """
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `gather_state` gave, in any engine with any number of workers.
+
+        Every worker calls it with the same state. Raises CheckpointError for another network.
+        """
 
     def consolidated_state_dict(self) -> dict[str, Tensor]:
         """All weights in fp32 on the CPU; every worker calls it."""
@@ -128,7 +137,7 @@ class DeepSpeedEngine:
         self.workers = Workers(device)
         self.accumulation, self.config = accumulation, config
         self.skeleton_input = skeleton_input
-        self.gathered = deepspeed.zero.GatheredParameters
+        self.deepspeed = deepspeed
         settings = deepspeed_settings(config, accumulation=accumulation, micro_batch=micro_batch)
         return_tensors(model)
         self.engine, *_ = deepspeed.initialize(
@@ -162,26 +171,33 @@ class DeepSpeedEngine:
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
-    def save_state(self, folder: Path) -> None:
-        """Write; see `Engine`."""
-        self.engine.save_checkpoint(str(folder), tag="zero")
+    def gather_state(self) -> dict[str, Tensor]:
+        """State; see `Engine`."""
+        keep = self.workers.rank == 0
+        if self.config.zero_stage:
+            state = gather_zero_state(self.deepspeed, self.engine, keep=keep)
+        else:
+            state = adam_state(self.engine.module, self.engine.optimizer) if keep else {}
+        return state | scaler_state(self._scaler()) if keep else state
 
-    def load_state(self, folder: Path, *, saved_workers: int) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Read; see `Engine`."""
-        if saved_workers != self.workers.size and self.config.zero_stage:
-            raise CheckpointError(
-                f"{folder}: written by {saved_workers} workers with ZeRO {self.config.zero_stage}, "
-                f"this run has {self.workers.size}"
-            )
-        path, _ = self.engine.load_checkpoint(str(folder), tag="zero")
-        if path is None:
-            raise CheckpointError(f"{folder}: DeepSpeed found nothing to load")
+        if self.config.zero_stage:
+            load_zero_state(self.deepspeed, self.engine, state)
+        else:
+            load_adam_state(self.engine.module, self.engine.optimizer, state)
+        load_scaler_state(self._scaler(), state)
+
+    def _scaler(self) -> "torch.amp.GradScaler | None":
+        """DeepSpeed keeps it in one of two places, and only for fp16."""
+        at_zero = getattr(self.engine.optimizer, "torch_autocast_gradscaler", None)
+        return at_zero or self.engine.torch_autocast_z0_gradscaler
 
     def consolidated_state_dict(self) -> dict[str, Tensor]:
         """Weights; see `Engine`."""
         module = self.engine.module
         parameters = list(module.parameters()) if self.config.zero_stage == 3 else []
-        with self.gathered(parameters, enabled=bool(parameters)):
+        with self.deepspeed.zero.GatheredParameters(parameters, enabled=bool(parameters)):
             return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
 
 

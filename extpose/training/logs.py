@@ -116,14 +116,17 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_hash(config: TrainConfig) -> str:
-    """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed."""
+    """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed.
+
+    Engines agree within rounding, so which one it is does not count, like the number of workers.
+    """
     values = config_to_json(config)
     names = ("model", "loader", "loss", "adversary", "mix", "engine", "batch", "seed")
     # A file may move; what is in it is compared when a run goes on.
     parts = {name: values[name] for name in names} | {"mocap": config.mocap is not None}
     for name in ("workers", "max_damaged"):
         del parts["loader"][name]
-    for name in ("threads", "activation_checkpointing", "micro_batch"):
+    for name in ("threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage"):
         del parts["engine"][name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,7 +1,7 @@
 """The engine without DeepSpeed: torch alone."""
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -11,10 +11,10 @@ from extpose.batch import Batch, map_tensors, network_inputs
 from extpose.config import EngineConfig
 from extpose.model_config import SkeletonInput
 from extpose.params import Prediction
+from extpose.training.state import adam_state, load_adam_state, load_scaler_state, scaler_state
 from extpose.training.workers import Workers
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-STATE_FILE = "state.pt"
 
 
 def create_optimizer(model: nn.Module, config: EngineConfig) -> torch.optim.AdamW:
@@ -70,23 +70,17 @@ class PlainEngine:
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    def save_state(self, folder: Path) -> None:
-        """Write; see `Engine`."""
-        if self.workers.rank == 0:
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-            }
-            torch.save(state, folder / STATE_FILE)
+    def gather_state(self) -> dict[str, Tensor]:
+        """State; see `Engine`."""
+        if self.workers.rank:
+            return {}
+        scaler = self.scaler if self.scaler.is_enabled() else None
+        return adam_state(self.model, self.optimizer) | scaler_state(scaler)
 
-    def load_state(self, folder: Path, *, saved_workers: int) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Read; see `Engine`."""
-        device = self.workers.device
-        state = torch.load(folder / STATE_FILE, map_location=device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        load_adam_state(self.model, self.optimizer, state)
+        load_scaler_state(self.scaler, state)
 
     def consolidated_state_dict(self) -> dict[str, Tensor]:
         """Weights; see `Engine`."""

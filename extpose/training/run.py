@@ -5,7 +5,8 @@ goes on from the newest. Who starts the workers is not known here.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import cv2
 import torch
@@ -21,13 +22,19 @@ from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained, save_model
 from extpose.params import Prediction
 from extpose.training.adversary import Adversary
-from extpose.training.checkpoint import CheckpointMeta, find_latest, read_extra, save_checkpoint
+from extpose.training.checkpoint import (
+    CheckpointMeta,
+    CheckpointWriter,
+    find_latest,
+    read_state,
+)
 from extpose.training.damage import Damage
 from extpose.training.engine import Engine, create_engine, worker_device
 from extpose.training.logs import RunLog, code_version, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
 from extpose.training.mocap import read_mocap
+from extpose.training.state import EXTRA, section
 from extpose.training.throughput import open_throughput
 from extpose.training.trackers import check_trackers
 from extpose.training.trainable import count_parameters, select_trainable
@@ -89,19 +96,23 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     watch = _Watch(log, validation)
     saver = _Saver(config, engine, adversary)
     limit = config.loader.max_damaged
-    done = train(
-        config,
-        engine,
-        training_batches(
-            dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
-        ),
-        make_losses(config, engine.workers.device),
-        start=start,
-        report=watch,
-        save=saver,
-        adversary=adversary,
-        damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
-    )
+    try:
+        done = train(
+            config,
+            engine,
+            training_batches(
+                dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
+            ),
+            make_losses(config, engine.workers.device),
+            start=start,
+            report=watch,
+            save=saver,
+            adversary=adversary,
+            damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
+        )
+        saver.finish()
+    finally:
+        saver.close()
     watch.validate(done.step, is_last=True)
     write_weights(config, engine)
     if log is not None:
@@ -193,17 +204,16 @@ def resume(config: TrainConfig, engine: Engine, adversary: Adversary | None = No
     if found is None:
         return Progress(step=0, seconds=0.0)
     folder, meta = found
-    expected = (config_hash(config), config.engine.backend, config.engine.zero_stage)
-    stored = (meta.config_hash, meta.backend, meta.zero_stage)
-    if stored != expected:
+    if meta.config_hash != (expected := config_hash(config)):
         raise TrainingError(
-            f"{folder}: (config hash, backend, ZeRO stage) {stored}, this run has {expected}: "
+            f"{folder}: config hash {meta.config_hash}, this run has {expected}: "
             "another config; choose another --out or restore the config of its config.json"
         )
     try:
-        engine.load_state(folder, saved_workers=meta.world_size)
+        state = read_state(folder)
+        engine.load_state(state)
         if adversary is not None:
-            adversary.load_state(read_extra(folder), folder)
+            adversary.load_state(section(state, EXTRA), folder)
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
     return Progress(step=meta.step, seconds=meta.seconds)
@@ -237,13 +247,19 @@ class _Watch:
             self.log.add_validation(values, step)
 
 
-@dataclass(frozen=True)
 class _Saver:
-    config: TrainConfig
-    engine: Engine
-    adversary: Adversary | None
+    """Saves on the way; collective, and leaves with the last checkpoint complete."""
+
+    def __init__(self, config: TrainConfig, engine: Engine, adversary: Adversary | None) -> None:
+        self.config, self.engine, self.adversary = config, engine, adversary
+        root, keep = config.out / CHECKPOINTS, config.keep_checkpoints
+        is_first = engine.workers.rank == 0
+        self.writer = CheckpointWriter(root, keep=keep) if is_first else None
 
     def __call__(self, progress: Progress) -> None:
+        state = self.engine.gather_state()
+        if self.adversary is not None:
+            state |= {EXTRA + name: value for name, value in self.adversary.state().items()}
         meta = CheckpointMeta(
             step=progress.step,
             seconds=progress.seconds,
@@ -252,7 +268,25 @@ class _Saver:
             zero_stage=self.config.engine.zero_stage,
             config_hash=config_hash(self.config),
             version=code_version(),
+            model_config=asdict(self.config.model),
         )
-        root, keep = self.config.out / CHECKPOINTS, self.config.keep_checkpoints
-        extra = None if self.adversary is None else self.adversary.state()
-        save_checkpoint(root, self.engine, meta, keep=keep, extra=extra)
+        self._together(lambda writer: writer.save(state, meta))
+
+    def finish(self) -> None:
+        """Wait for the last one. Raises TrainingError on every worker where it failed."""
+        self._together(CheckpointWriter.finish)
+
+    def close(self) -> None:
+        """Whatever happened: let the thread end what it is writing."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _together(self, act: Callable[[CheckpointWriter], None]) -> None:
+        error = ""
+        if self.writer is not None:
+            try:
+                act(self.writer)
+            except CheckpointError as failure:
+                error = str(failure)
+        if error := self.engine.workers.from_first(error):
+            raise TrainingError(error)

@@ -23,6 +23,7 @@ from extpose.errors import TrainingError
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 from extpose.training import run
+from pipelines.cli import main
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, read_log, write_data
 from tests.plain_clips import synthetic_clip
@@ -57,6 +58,19 @@ def test_resumed_run_is_the_straight_run_bit_for_bit(data: Path, tmp_path: Path)
     assert_same_run(straight.out, stopped.out)
     train(stopped)
     assert_same_run(straight.out, stopped.out)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_export_is_the_last_weights(data: Path, tmp_path: Path) -> None:
+    config = config_for(data, tmp_path / "run", steps=2)
+    train(config)
+    expected = load_file(config.out / "model.safetensors")
+    for source in (config.out, config.out / "checkpoints" / "step_000002"):
+        assert main(["export", str(source), str(tmp_path / "out.safetensors")]) == 0
+        found = load_file(tmp_path / "out.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert main(["export", str(tmp_path), str(tmp_path / "out.safetensors")]) == 1
 
 
 @pytest.mark.slow
@@ -147,6 +161,8 @@ def _unlabelled(tmp_path: Path) -> Path:
         ({"engine": EngineConfig(backend="plain", precision="fp16")}, "fp16 needs a GPU"),
         ({"use_gpu": True}, "no CUDA device"),
         ({"batch": 0}, "batch=0"),
+        ({"launcher": "ray", "num_workers": 3}, "batch=4 .* num_workers=3"),
+        ({"launcher": "ray", "num_workers": 0}, "num_workers=0"),
     ],
 )
 def test_configs_that_cannot_work_are_refused(

@@ -2,16 +2,30 @@
 
 import json
 import logging
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 
-from extpose.config import EngineConfig
 from extpose.errors import CheckpointError
-from extpose.training.checkpoint import CheckpointMeta, find_latest, read_meta, save_checkpoint
-from extpose.training.engine import Engine, create_engine
+from extpose.training import checkpoint
+from extpose.training.checkpoint import (
+    CheckpointMeta,
+    CheckpointWriter,
+    find_latest,
+    read_meta,
+    read_state,
+    write_checkpoint,
+)
+
+STATE = {"weights/a": torch.arange(6.0).reshape(2, 3), "step/a": torch.tensor(3.0)}
 
 
 def meta(step: int) -> CheckpointMeta:
@@ -23,31 +37,94 @@ def meta(step: int) -> CheckpointMeta:
         zero_stage=0,
         config_hash="abc",
         version="1",
+        model_config={"width": 8},
     )
 
 
 @pytest.fixture
-def engine() -> Engine:
-    torch.manual_seed(0)
-    config = EngineConfig(backend="plain")
-    return create_engine(nn.Linear(4, 4), config, accumulation=1, micro_batch=1, use_gpu=False)
+def writer(tmp_path: Path) -> Iterator[CheckpointWriter]:
+    made = CheckpointWriter(tmp_path, keep=2)
+    yield made
+    made.close()
 
 
-def test_newest_is_found_and_old_ones_go(engine: Engine, tmp_path: Path) -> None:
+def test_newest_is_found_and_old_ones_go(writer: CheckpointWriter, tmp_path: Path) -> None:
     assert find_latest(tmp_path / "nothing") is None
     for step in (5, 10, 1_000_000):
-        save_checkpoint(tmp_path, engine, meta(step), keep=2)
+        writer.save(STATE, meta(step))
+    writer.finish()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_000010", "step_1000000"]
-    assert find_latest(tmp_path) == (tmp_path / "step_1000000", meta(1_000_000))
+    folder = tmp_path / "step_1000000"
+    assert find_latest(tmp_path) == (folder, meta(1_000_000))
+    found = read_state(folder)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], value) for name, value in STATE.items())
+
+
+def test_training_waits_for_the_checkpoint_before_only(
+    writer: CheckpointWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, writing = threading.Event(), list[str]()
+    real = checkpoint.save_file
+
+    def slow(state: dict[str, Tensor], path: Path) -> None:
+        writing.append(threading.current_thread().name)
+        assert may_write.wait(20)
+        real(state, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", slow)
+    writer.save(STATE, meta(1))
+    assert find_latest(tmp_path) is None
+    second = threading.Thread(target=writer.save, args=(STATE, meta(2)))
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+    assert len(writing) <= 1
+    may_write.set()
+    second.join(20)
+    writer.finish()
+    assert find_latest(tmp_path) == (tmp_path / "step_000002", meta(2))
+    assert all(name.startswith("checkpoint") for name in writing)
+
+
+@contextmanager
+def small_disk() -> Iterator[None]:
+    """No file may be longer than 64 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_once_is_told_and_twice_ends(
+    writer: CheckpointWriter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer.save(STATE, meta(1))
+    writer.finish()
+    with small_disk():
+        writer.save(STATE, meta(2))
+        while writer.is_writing:
+            time.sleep(0.01)
+    writer.save(STATE, meta(3))
+    assert "File too large" in caplog.text
+    assert find_latest(tmp_path) == (tmp_path / "step_000003", meta(3))
+    with small_disk():
+        writer.save(STATE, meta(4))
+        with pytest.raises(CheckpointError, match=r"cannot be written.*step_000003$"):
+            writer.save(STATE, meta(5))
+    assert not list(tmp_path.glob("*.tmp"))
+    assert find_latest(tmp_path) == (tmp_path / "step_000003", meta(3))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing file", "no meta", "bad meta"])
 def test_damaged_ones_are_named_and_skipped(
-    engine: Engine, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    save_checkpoint(tmp_path, engine, meta(1), keep=5)
-    folder = save_checkpoint(tmp_path, engine, meta(2), keep=5)
-    state, meta_file = folder / "state.pt", folder / "meta.json"
+    write_checkpoint(tmp_path, STATE, meta(1), keep=5)
+    folder = write_checkpoint(tmp_path, STATE, meta(2), keep=5)
+    state, meta_file = folder / "state.safetensors", folder / "meta.json"
     data = bytearray(state.read_bytes())
     if damage == "cut":
         state.write_bytes(data[:-10])
@@ -68,14 +145,15 @@ def test_damaged_ones_are_named_and_skipped(
         read_meta(folder)
 
 
-def test_a_crash_while_writing_leaves_the_last_one(engine: Engine, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, engine, meta(1), keep=5)
+def test_what_a_crash_leaves_is_removed(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, STATE, meta(1), keep=5)
+    shutil.copytree(folder, tmp_path / "step_000002.tmp")
+    assert find_latest(tmp_path) == (folder, meta(1))
+    CheckpointWriter(tmp_path, keep=1).close()
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
 
-    def fail(folder: Path) -> None:
-        (folder / "state.pt").write_bytes(b"half")
-        raise OSError("disk full")
 
-    engine.save_state = fail  # type: ignore[method-assign]
-    with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(tmp_path, engine, meta(2), keep=5)
-    assert find_latest(tmp_path) == (tmp_path / "step_000001", meta(1))
+def test_a_state_that_is_no_safetensors_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"state\.safetensors"):
+        read_state(tmp_path)
