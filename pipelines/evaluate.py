@@ -26,7 +26,7 @@ from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.predictions import PredictionError, save_predictions
-from extpose.training.logs import code_version
+from extpose.training.logs import find_commit
 from pipelines.ledger import MANIFEST, WriteError
 from pipelines.results_page import write_results
 from pipelines.scorer import ShardScorer, ShardScores
@@ -189,7 +189,7 @@ def facts_of(
         "data": str(config.data),
         "data_sha256": hash_data(config.data, shards),
         "version": __version__,
-        "code": code_version(),
+        "commit": find_commit(),
         "modalities": config.modalities,
         "evidence": sorted(total.detectors),
         "box_scale": sorted(total.box_scales),

@@ -299,4 +299,15 @@ def _write_summary(
     write_text(config.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for row in rows:
         log.warning("quarantined: %s: %s", row["name"], row["message"])
+    log.info("%s", summary_line(manifest))
     return 3 if rows else 0
+
+
+def summary_line(manifest: dict[str, Any]) -> str:
+    """What became of the frames, for people: an output without clips must not look like one."""
+    counts = manifest["frame_counts"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts["filtered"].items())
+    return (
+        f"{manifest['clips']} clips of {counts['written']} frames written; filtered: "
+        f"{reasons or 'none'}; quarantined: {counts['quarantined']}"
+    )

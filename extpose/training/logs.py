@@ -143,7 +143,7 @@ def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
     logger.info("attention: %s", found["attention"])
     peak = throughput.peak
     found["peak rate"] = f"{peak.flops / 1e12:.4g} TFLOP/s a device ({peak.source})"
-    found["commit"] = _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
+    found["commit"] = find_commit()
     (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
     (config.out / "versions.json").write_text(json.dumps(found, indent=1))
     (config.out / "code.diff").write_text(_git("diff", "HEAD"))
@@ -165,6 +165,11 @@ def code_version() -> str:
         return version("extpose")
     except PackageNotFoundError:
         return "unknown"
+
+
+def find_commit() -> str:
+    """Of the checkout that this code is in."""
+    return _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
 
 
 def _git(*command: str) -> str:

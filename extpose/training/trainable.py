@@ -10,6 +10,7 @@ no backbone could show what it has learned.
     added       nothing of the backbone: ControlNet's own rule
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,32 @@ class QueryKeyLinear(nn.Module):
         """Queries, keys, values."""
         weight = torch.cat([self.weight_qk, self.weight_v])
         return F.linear(tokens, weight, torch.cat([self.bias_qk, self.bias_v]))
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and stored buffers as the modules have them, a map in parts as its parts."""
+    stored = model.state_dict(keep_vars=True).keys()
+    buffers = {name: value for name, value in model.named_buffers() if name in stored}
+    return {**dict(model.named_parameters()), **buffers}
+
+
+def join_parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Values by the names of `own_tensors` to those of the state dict."""
+    joined = dict(state)
+    for name in state:
+        if name.endswith("_qk"):
+            whole = name.removesuffix("_qk")
+            joined[whole] = torch.cat([joined.pop(name), joined.pop(f"{whole}_v")])
+    return joined
+
+
+def find_part(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """Of a state dict, what `own_tensors` calls `name`."""
+    if name in state:
+        return state[name]
+    whole, _, part = name.rpartition("_")
+    rows = len(state[whole]) // 3 * 2
+    return state[whole][:rows] if part == "qk" else state[whole][rows:]
 
 
 def _join_parts(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:

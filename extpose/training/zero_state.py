@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from extpose.training.state import MOMENTS, STEP, WEIGHTS, check_state, to_cpu, trained
+from extpose.training.state import MOMENTS, STEP, WEIGHTS, check_state, section, to_cpu, trained
+from extpose.training.trainable import find_part, join_parts, own_tensors
 
 
 def gather_zero_state(deepspeed: Any, engine: Any, *, keep: bool) -> dict[str, Tensor]:
@@ -22,11 +23,12 @@ def gather_zero_state(deepspeed: Any, engine: Any, *, keep: bool) -> dict[str, T
 
     One parameter at a time, so no GPU needs memory for more than the largest.
     """
-    state = {}
-    for name, value in engine.module.state_dict(keep_vars=True).items():
+    weights = {}
+    for name, value in own_tensors(engine.module).items():
         with _whole(deepspeed, value):
             if keep:
-                state[WEIGHTS + name] = to_cpu(value)
+                weights[name] = to_cpu(value)
+    state = {WEIGHTS + name: value for name, value in join_parts(weights).items()}
     steps = [float(own["step"]) for own in engine.optimizer.optimizer.state.values()]
     if not steps:
         return state
@@ -47,19 +49,20 @@ def load_zero_state(deepspeed: Any, engine: Any, state: Mapping[str, Tensor]) ->
     CheckpointError for another network.
     """
     check_state(engine.module, state)
-    for name, value in engine.module.state_dict(keep_vars=True).items():
+    weights = section(state, WEIGHTS)
+    for name, value in own_tensors(engine.module).items():
         with _whole(deepspeed, value, is_changed=True):
-            value.data.copy_(state[WEIGHTS + name].view(value.shape))
+            value.data.copy_(find_part(weights, name).view(value.shape))
     has_moments = any(name.startswith(STEP) for name in state)
     if has_moments:
         steps = [float(value) for name, value in state.items() if name.startswith(STEP)]
         _create_moments(engine.optimizer, max(steps))
     for name, parameter in trained(engine.module):
-        _scatter(deepspeed, parameter, None, state[WEIGHTS + name])
+        _scatter(deepspeed, parameter, None, find_part(weights, name))
         for key in MOMENTS if has_moments else ():
             # A parameter that never had a gradient has no moments under plain torch.
-            if (value := state.get(f"{key}/{name}")) is not None:
-                _scatter(deepspeed, parameter, key, value)
+            if (moment := state.get(f"{key}/{name}")) is not None:
+                _scatter(deepspeed, parameter, key, moment)
 
 
 def _create_moments(optimizer: Any, step: float) -> None:

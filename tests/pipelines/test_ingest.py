@@ -19,7 +19,7 @@ from extpose.keypoints import COCO17_OF_BODY44
 from extpose.schema import Split
 from extpose.video import VideoWriter
 from pipelines.cutting import read_pictures
-from pipelines.ingest import ingest
+from pipelines.ingest import ingest, summary_line
 from pipelines.ledger import WriteError
 from pipelines.records import Filtered, FrameRef, Record, Source, SourceError, empty_targets
 from pipelines.validate import validate
@@ -100,6 +100,9 @@ def test_frames_are_accounted_for_and_labels_arrive(root: Path, tmp_path: Path) 
     out = tmp_path / "out"
     assert ingest(config_of(root, out), SOURCE) == 0
     manifest = json.loads((out / "manifest.json").read_text())
+    assert summary_line(manifest) == (
+        "4 clips of 10 frames written; filtered: 6 no_camera; quarantined: 0"
+    )
     counts = {"frames": 16, "written": 10, "filtered": {"no_camera": 6}, "quarantined": 0}
     assert manifest["frame_counts"] == counts
     assert validate(out) == 0

@@ -65,7 +65,7 @@ def test_resumed_with_adversary_and_mix_bit_for_bit(
         assert float(log["loss"][row]) == pytest.approx(total, rel=1e-5)
         assert float(log["discriminator"][row]) > 0
     assert set(log["skipped"]) == {"0"}
-    for name in ("model.safetensors", "checkpoints/step_000006/extra.safetensors"):
+    for name in ("model.safetensors", "checkpoints/step_000006/state.safetensors"):
         first, second = (load_file(config.out / name) for config in (straight, stopped))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first), name
