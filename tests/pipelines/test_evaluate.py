@@ -308,7 +308,9 @@ def test_workers_change_nothing(checkpoint: Path, tmp_path: Path) -> None:
     data = shards(tmp_path / "data", [synthetic_clip(f"a{i}", seed=i) for i in range(2)])
     write_shard(data / "1.tar", [synthetic_clip("b", seed=5)])
     config = EvaluateConfig(checkpoint=checkpoint, data=data, out=tmp_path / "out")
-    assert values_of(evaluate(replace(config, workers=2))) == values_of(evaluate(config))
+    shared, alone = evaluate(replace(config, workers=2)), evaluate(config)
+    # A worker computes on one thread: sums are rounded otherwise.
+    assert values_of(shared) == pytest.approx(values_of(alone), rel=1e-6, nan_ok=True)
 
 
 def test_missing_and_broken_files_are_named(checkpoint: Path, tmp_path: Path) -> None:
