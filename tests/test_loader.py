@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from extpose.batch import Batch, map_tensors
 from extpose.config import DataConfig
-from extpose.data.augment import NO_MASKING, draw_rng
+from extpose.data.augment import draw_rng
 from extpose.data.loader import (
     ClipDataset,
-    evaluation_batches,
-    evaluation_windows,
     find_shards,
     open_folders,
     stream_clips,
@@ -129,23 +127,6 @@ def test_windows_respect_stride_and_lie_anywhere(folder: Path) -> None:
         assert clip.rgb == (whole.rgb[start], whole.rgb[start + 3])
     short, _ = dataset.draw_view(Draw(0, dataset.index.keys.index("clip-3")))
     assert short.num_frames == 1
-
-
-def test_evaluation_covers_every_frame_once(folder: Path) -> None:
-    dataset = open_dataset(folder)
-    windows = evaluation_windows(dataset.index, 3)
-    frames = sorted((w.index, w.start + i) for w in windows for i in range(w.count))
-    lengths = [dataset.index.num_frames(i) for i in range(len(dataset))]
-    assert frames == [(i, f) for i, n in enumerate(lengths) for f in range(n)]
-    seen = 0
-    for part, batch in evaluation_batches(dataset, windows, batch=4, masking=NO_MASKING):
-        assert batch.keys == tuple(dataset.index.keys[w.index] for w in part)
-        assert batch.valid.sum(1).tolist() == [w.count for w in part]
-        seen += int(batch.valid.sum())
-    assert seen == sum(lengths)
-    assert len(evaluation_windows(dataset.index, 3, max_clips=2)) == sum(
-        -(-n // 3) for n in lengths[:2]
-    )
 
 
 def test_streaming_gives_every_rank_its_shards_and_all_clips(folder: Path) -> None:

@@ -21,27 +21,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from extpose.batch import Batch
 from extpose.config import DataConfig
-from extpose.data.augment import Masking, draw_augmentation, draw_masking, draw_rng
+from extpose.data.augment import draw_augmentation, draw_masking, draw_rng
 from extpose.data.labels import points_to_crop
 from extpose.data.partial import hide_parts
 from extpose.data.sampler import Draw, StepSampler
 from extpose.data.shards import ShardIndex, decode_clip
-from extpose.data.window import View, make_batch, plain_view
+from extpose.data.window import View, make_batch
 from extpose.errors import BodyError, ShardError
 from extpose.schema import BodyName, Clip
 
 PREFETCH = 4
 """Micro-batches that each loader process keeps ready."""
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """The frames [start, start + count) of clip `index`."""
-
-    index: int
-    start: int
-    count: int
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -161,11 +152,6 @@ class ClipDataset(Dataset[Batch]):
         )
         return clip, view
 
-    def plain_batch(self, windows: Sequence[Window], masking: Masking) -> Batch:
-        """Windows as they are, for evaluation; `targets` is None when none of them has any."""
-        clips = [self.read(w.index, w.start, w.count) for w in windows]
-        return self.collate(clips, [plain_view(clip, masking) for clip in clips], False)
-
     def collate(self, clips: list[Clip], views: list[View], with_targets: bool) -> Batch:
         """`make_batch` with this data set's sizes."""
         return make_batch(
@@ -223,25 +209,6 @@ def training_batches(
         worker_init_fn=_use_one_thread if workers else None,
         pin_memory=pin_memory,
     )
-
-
-def evaluation_windows(index: ShardIndex, num_frames: int, *, max_clips: int = 0) -> list[Window]:
-    """Consecutive windows that cover every frame of every clip exactly once."""
-    clips = range(min(max_clips, len(index)) if max_clips else len(index))
-    return [
-        Window(index=i, start=start, count=min(num_frames, index.num_frames(i) - start))
-        for i in clips
-        for start in range(0, index.num_frames(i), num_frames)
-    ]
-
-
-def evaluation_batches(
-    dataset: ClipDataset, windows: Sequence[Window], *, batch: int, masking: Masking
-) -> Iterator[tuple[Sequence[Window], Batch]]:
-    """The windows in order, `batch` at a time, each with its batch."""
-    for first in range(0, len(windows), batch):
-        part = windows[first : first + batch]
-        yield part, dataset.plain_batch(part, masking)
 
 
 def stream_clips(urls: Sequence[str], *, seed: int, rank: int = 0, world_size: int = 1) -> Any:
