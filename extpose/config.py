@@ -1,10 +1,10 @@
-"""Every knob, as frozen dataclasses, and the recipes made from them. Standard library only.
+"""Every knob, as frozen dataclasses. Standard library only.
 
 The command line is derived from these classes (field docstrings become its help text), and every
 run writes the resolved config into its folder. A field that has no effect is an error.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -314,81 +314,3 @@ class PredictConfig:
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
-
-
-HUGE = ModelConfig()
-TINY = ModelConfig(
-    image_size=64,
-    width=160,
-    depth=3,
-    num_heads=4,
-    drop_path=0.0,
-    max_frames=4,
-    head_width=160,
-    head_depth=3,
-    head_num_heads=8,
-    head_dim=32,
-    head_mlp_width=320,
-    head_context="both",
-)
-SMALL = replace(HUGE, width=384, depth=12, num_heads=6, drop_path=0.1)
-BASE = replace(HUGE, width=768, depth=12, num_heads=12, drop_path=0.3)
-
-
-def _paper(model: ModelConfig) -> TrainConfig:
-    """The paper's training (4.6): 50K iterations, batch 32, AdamW 1e-5, decay 1e-3, 8 GPUs."""
-    augment = AugmentConfig(extreme_crop_probability=0.1 if model.body == "smpl" else 0.0)
-    loader = DataConfig(num_frames=model.max_frames, augment=augment)
-    return TrainConfig(model=model, loader=loader, use_gpu=True, num_workers=8)
-
-
-def _own_size(model: ModelConfig) -> TrainConfig:
-    """Heads, and backbones without an HMR2.0 checkpoint, need larger steps than fine-tuning."""
-    engine = EngineConfig(lr=1e-4, warmup_steps=1000, decay=True, clip_grad_norm=1.0)
-    return replace(_paper(model), engine=engine, num_workers=1)
-
-
-RECIPES: dict[str, TrainConfig] = {
-    "tiny": TrainConfig(
-        steps=3000,
-        batch=16,
-        checkpoint_every=500,
-        num_workers=2,
-        model=TINY,
-        loader=DataConfig(
-            num_frames=2,
-            stride=2,
-            mask_skeleton=0.1,
-            workers=0,
-            augment=AugmentConfig(
-                scale=0.1,
-                rotation_probability=0.0,
-                flip_probability=0.0,
-                extreme_crop_probability=0.0,
-            ),
-        ),
-        loss=LossConfig(
-            keypoints_3d=5.0,
-            keypoints_2d=5.0,
-            global_orient=1.0,
-            pose=1.0,
-            betas=0.05,
-            adversarial=0.001,
-            reduction="mean",
-        ),
-        adversary=AdversaryConfig(lr=1e-4),
-        engine=EngineConfig(
-            lr=1e-3, warmup_steps=50, decay=True, clip_grad_norm=1.0, micro_batch=8, threads=1
-        ),
-    ),
-    "small": _own_size(SMALL),
-    "base": _own_size(BASE),
-    "huge": _paper(HUGE),
-    "body-image": _paper(replace(HUGE, max_frames=1)),
-    "body-video": _paper(HUGE),
-    "hand-image": _paper(replace(HUGE, body="mano", max_frames=1)),
-    "hand-video": _paper(replace(HUGE, body="mano")),
-}
-"""Named starting points. `body-*` and `hand-*` carry the paper's values and want `--init`, a HMR2.0
-or HaMeR checkpoint. `tiny`, `small`, `base` and `huge` are the sizes of the body network: `huge` is
-`body-video`; there are no image weights of the others, so they are trained faster."""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from extpose.assets import fetch
 from extpose.config import (
-    RECIPES,
     CropConfig,
     EvaluateConfig,
     PredictConfig,
@@ -23,6 +22,7 @@ from extpose.config import (
     SynthConfig,
 )
 from extpose.errors import ExtPoseError
+from extpose.recipes import RECIPES
 from extpose.report import Report
 from pipelines.evaluate import evaluate
 from pipelines.inspect import inspect_shards

@@ -8,8 +8,8 @@ import sys
 
 from extpose import __version__
 from extpose.assets import ASSETS, cache_dir, fetch, status
-from extpose.config import HUGE
 from extpose.errors import AssetError
+from extpose.recipes import HUGE
 
 PACKAGES = {
     "torch": ("the network", "pip install extpose"),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 import tyro
 
-from extpose.config import RECIPES, TrainConfig
+from extpose.config import TrainConfig
 from extpose.model.ablations import build_network
+from extpose.recipes import RECIPES
 from extpose.training.trainable import ParameterCount, count_parameters, select_trainable
 
 BASELINE = "body-video"

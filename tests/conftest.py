@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from extpose.config import TINY, ModelConfig
+from extpose.config import ModelConfig
+from extpose.recipes import TINY
 from extpose.schema import Clip
 from tests.clips import random_clip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import cli
+from pipelines import cli, parsing
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,14 +48,14 @@ def all_commands() -> list[tuple[str, str]]:
 
 def check_command(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     """Parse as the command line does, and stop where it would run."""
-    original = cli.parse
+    original = parsing.parse
 
     def parse_only(*args: object, **kwargs: object) -> None:
         original(*args, **kwargs)  # type: ignore[arg-type]
         raise ParsedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "parse", parse_only)
+        patch.setattr(parsing, "parse", parse_only)
         with pytest.raises(ParsedError):
             assert cli.main(words) == 0
     if words[0] == "submit":

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-from extpose.config import BASE, HUGE
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import load_model
+from extpose.recipes import BASE, HUGE
 from extpose.training.discriminator import Discriminator
 from pipelines.convert import convert, find_config
 

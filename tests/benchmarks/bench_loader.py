@@ -22,12 +22,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from extpose.config import RECIPES, AugmentConfig, DataConfig
+from extpose.config import AugmentConfig, DataConfig
 from extpose.data.clip import encode_jpeg, encode_png, redraw_skeleton
 from extpose.data.loader import ClipDataset
 from extpose.data.sampler import Draw
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.data.window import IMAGE_MEAN, IMAGE_STD
+from extpose.recipes import RECIPES
 from extpose.schema import Clip
 from extpose.training.page import read_table
 from tests.plain_clips import synthetic_clip

@@ -32,11 +32,12 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from extpose.config import BASE, HUGE, SMALL, TINY, ModelConfig
+from extpose.config import ModelConfig
 from extpose.model.attention import attend
 from extpose.model.extpose import ExtPose
 from extpose.model.kernels import describe_backend
 from extpose.model.vit import ViT, token_grid
+from extpose.recipes import BASE, HUGE, SMALL, TINY
 from extpose.training.engine import checkpoint_blocks
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

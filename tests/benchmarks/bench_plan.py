@@ -16,8 +16,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from extpose.config import SMALL, TINY
 from extpose.model.extpose import ExtPose
+from extpose.recipes import SMALL, TINY
 from extpose.training.flops import training_flops
 from extpose.training.memory import activations, buffers, model_states, parameter_sizes
 from extpose.training.throughput import find_peak

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from extpose.config import HUGE, TINY, ModelConfig
+from extpose.config import ModelConfig
 from extpose.model.ablations import (
     HEATMAP_SIGMA,
     build_network,
@@ -19,6 +19,7 @@ from extpose.model.ablations import (
 )
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import load_model, load_pretrained, save_model
+from extpose.recipes import HUGE, TINY
 
 MICRO = replace(
     TINY, image_size=64, width=32, depth=4, num_heads=2, max_frames=2, head_width=16, head_depth=1,

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from extpose.config import TINY
 from extpose.model import attention as module
 from extpose.model.attention import Attention, attend
 from extpose.model.extpose import ExtPose
 from extpose.model.kernels import CPU_FLASH, MATH
 from extpose.model.vit import ViT, call_scopes
+from extpose.recipes import TINY
 from extpose.training.engine import checkpoint_blocks
 from tests.model.dense import SCOPES, dense, may_attend, random_qkv
 

@@ -12,11 +12,12 @@ import torch
 from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
-from extpose.config import BASE, HUGE, SMALL, TINY, ModelConfig
+from extpose.config import ModelConfig
 from extpose.geometry import crop_cam_to_transl
 from extpose.model.extpose import ExtPose
 from extpose.model.head import HEAD_NAME
 from extpose.model.vit import token_grid
+from extpose.recipes import BASE, HUGE, SMALL, TINY
 from extpose.rotations import rot6d_to_matrix
 from tests.reference_recipe import reference_state, uniform
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from extpose.config import HUGE, ModelConfig
+from extpose.config import ModelConfig
 from extpose.errors import CheckpointError
 from extpose.model.extpose import ExtPose
 from extpose.model.foreign import (
@@ -17,6 +17,7 @@ from extpose.model.foreign import (
     lightning_content,
     read_checkpoint,
 )
+from extpose.recipes import HUGE
 
 DATA = Path(__file__).parents[1] / "data"
 SMALL_HEADS = ModelConfig(

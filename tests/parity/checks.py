@@ -7,9 +7,9 @@ from typing import get_args
 
 import torch
 
-from extpose.config import HUGE
 from extpose.model.extpose import ExtPose
 from extpose.model_config import Scope
+from extpose.recipes import HUGE
 from extpose.schema import BodyName
 from extpose.training.discriminator import Discriminator
 from tests.parity import network, objective

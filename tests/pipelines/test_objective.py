@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from extpose.config import RECIPES, TrainConfig
+from extpose.config import TrainConfig
 from extpose.data.shards import write_shard
 from extpose.errors import TrainingError
+from extpose.recipes import RECIPES
 from extpose.synth.motion import MOTIONS
 from extpose.training.mocap import read_mocap
 from pipelines import cli, free_mocap

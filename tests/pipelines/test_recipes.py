@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from extpose.config import BASE, HUGE, RECIPES, SMALL, TINY
 from extpose.model.ablations import build_network
+from extpose.recipes import BASE, HUGE, RECIPES, SMALL, TINY
 from pipelines.recipes import ABLATIONS, ablation_table, configure, count, recipe_table
 
 ROOT = Path(__file__).parents[2]

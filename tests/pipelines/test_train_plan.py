@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from extpose.config import RECIPES
 from extpose.errors import ExtPoseError
+from extpose.recipes import RECIPES
 from pipelines import cli
 from pipelines.train_plan import GB, micro_batch_of, parse_cluster, plan
 

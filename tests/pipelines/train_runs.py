@@ -12,8 +12,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from extpose.config import TINY, AugmentConfig, DataConfig, EngineConfig, LossConfig, TrainConfig
+from extpose.config import (
+    AugmentConfig,
+    DataConfig,
+    EngineConfig,
+    LossConfig,
+    TrainConfig,
+)
 from extpose.data.shards import write_shard
+from extpose.recipes import TINY
 from extpose.training import throughput
 from tests.plain_clips import synthetic_clip
 

@@ -10,10 +10,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from extpose.config import RECIPES, TINY, ModelConfig
+from extpose.config import ModelConfig
 from extpose.model import attention
 from extpose.model.extpose import ExtPose
 from extpose.model.kernels import MATH
+from extpose.recipes import RECIPES, TINY
 from extpose.training.flops import clip_flops, training_flops
 from extpose.training.loop import StepRecord
 from extpose.training.memory import activations, buffers, model_states, parameter_sizes

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from extpose.config import TINY, EngineConfig, Trainable
+from extpose.config import EngineConfig, Trainable
 from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import load_model, save_model
+from extpose.recipes import TINY
 from extpose.training.plain import create_optimizer
 from extpose.training.run import create_model, run_worker
 from extpose.training.trainable import QueryKeyLinear, count_parameters, select_trainable

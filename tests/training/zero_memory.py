@@ -17,8 +17,9 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from extpose.config import TINY, EngineConfig
+from extpose.config import EngineConfig
 from extpose.model.extpose import ExtPose
+from extpose.recipes import TINY
 from extpose.training.engine import create_engine, import_deepspeed
 from tests.training.zero_steps import batch_of
 

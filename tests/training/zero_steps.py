@@ -12,8 +12,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from extpose.batch import Batch
-from extpose.config import TINY, EngineConfig
+from extpose.config import EngineConfig
 from extpose.model.extpose import ExtPose
+from extpose.recipes import TINY
 from extpose.training.engine import create_engine
 from tests.training.test_adversary import make_adversary
 

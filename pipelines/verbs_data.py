@@ -1,0 +1,143 @@
+"""The demo, and verbs of the command line that make, read and check data.
+
+Each parses its options, then imports what it needs: `extpose --help` loads nothing else.
+"""
+
+import sys
+
+from extpose.config import IngestConfig, PreprocessConfig, SynthConfig
+from pipelines import parsing
+from pipelines.arguments import DemoArgs, DoctorArgs, InspectArgs, MocapArgs, ValidateArgs, Verb
+
+
+def run_demo(args: list[str], verb: Verb) -> int:
+    """The whole line on a packaged video."""
+    options = parsing.parse(DemoArgs, args, verb)
+    from pipelines.demo import demo
+
+    return demo(options.out, train_seconds=options.train_seconds, num_clips=options.num_clips)
+
+
+def run_doctor(args: list[str], verb: Verb) -> int:
+    """What is there and what is missing."""
+    options = parsing.parse(DoctorArgs, args, verb)
+    from pipelines.doctor import doctor
+
+    return doctor(fetch_missing=options.fetch)
+
+
+def run_synth(args: list[str], verb: Verb) -> int:
+    """Rendered clips."""
+    config = parsing.parse(SynthConfig, args, verb)
+    from pipelines.synth import synthesize
+
+    return synthesize(config)
+
+
+def run_preprocess(args: list[str], verb: Verb) -> int:
+    """Videos to shards."""
+    config = parsing.parse(PreprocessConfig, args, verb)
+    from pipelines.preprocess import preprocess
+
+    return preprocess(config)
+
+
+def run_ingest(args: list[str], verb: Verb) -> int:
+    """A labelled data set to shards."""
+    from pipelines.datasets import SOURCES
+
+    if not args or args[0].startswith("-"):
+        print(f"usage: extpose ingest DATASET [OPTIONS]\n\n{verb.summary}\n")
+        print("\n".join(f"  {name:<18}{', '.join(s.splits)}" for name, s in SOURCES.items()))
+        print(f"\nExample:  {verb.example}\n`extpose ingest DATASET --help` shows its files.")
+        raise SystemExit(0 if args else 2)
+    name = args.pop(0)
+    if name not in SOURCES:
+        return parsing.usage_error("data set", name, list(SOURCES))
+    source = SOURCES[name]
+    # Help joins the lines of a paragraph, so each file is one.
+    files = source.layout.replace("\n", "\n\n")
+    more = f"{name} needs, below --root:\n\n{files}\n\n{source.licence}\n\n"
+    config = parsing.parse(IngestConfig, args, verb, more=more)
+    from pipelines.ingest import ingest
+
+    return ingest(config, source)
+
+
+def run_mocap(args: list[str], verb: Verb) -> int:
+    """Motion capture to poses for a discriminator."""
+    options = parsing.parse(MocapArgs, args, verb)
+    if options.free == (options.root is not None):
+        print(f"extpose: give --root or --free. Example:  {verb.example}", file=sys.stderr)
+        return 2
+    if options.root is None:
+        from pipelines.free_mocap import write_free_mocap
+
+        made = write_free_mocap(options.out, num_poses=options.num_poses)
+    else:
+        from pipelines.sources.amass import write_mocap
+
+        made = write_mocap(options.root, options.out, fps=options.fps)
+    print(f"{options.out}: {made.num_poses} poses of {made.num_files} files")
+    return 0
+
+
+def run_inspect(args: list[str], verb: Verb) -> int:
+    """Shards to contact sheets."""
+    options = parsing.parse(InspectArgs, args, verb)
+    parsing.require_some("shard", options.shard, verb)
+    from pipelines.inspect import inspect_shards
+
+    for path in inspect_shards(options.shard, options.out, max_clips=options.max_clips):
+        print(path)
+    return 0
+
+
+def run_validate(args: list[str], verb: Verb) -> int:
+    """Shards against the contract."""
+    options = parsing.parse(ValidateArgs, args, verb)
+    from pipelines.validate import validate
+
+    return validate(options.folder)
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "The whole line on a real video, with pictures and a report.", "extpose demo", run_demo
+    ),
+    "doctor": Verb(
+        "What is installed, what is missing, and the command that brings it.",
+        "extpose doctor --fetch",
+        run_doctor,
+    ),
+    "synth": Verb(
+        "Render clips of the free body with exact truth.",
+        "extpose synth --out data/synth --num-clips 64",
+        run_synth,
+    ),
+    "preprocess": Verb(
+        "Videos to shards: people, tracks, 2D keypoints, crops, skeleton drawings.",
+        "extpose preprocess --source.path walk.mp4 videos/ --out data/walk",
+        run_preprocess,
+    ),
+    "ingest": Verb(
+        "A labelled data set, as downloaded, to shards.",
+        "extpose ingest 3dpw --root /data/3DPW --split test --out data/3dpw-test",
+        run_ingest,
+    ),
+    "mocap": Verb(
+        "Motion capture of AMASS (or free poses) to what the adversarial term learns from.",
+        "extpose mocap --root /data/AMASS --out data/mocap.npz",
+        run_mocap,
+    ),
+    "inspect": Verb(
+        "Draw the clips of a shard as a contact sheet.",
+        "extpose inspect data/walk/*.tar --out sheets",
+        run_inspect,
+    ),
+    "validate": Verb(
+        "Check shards against the contract and their manifest.",
+        "extpose validate data/walk",
+        run_validate,
+    ),
+}
