@@ -133,6 +133,8 @@ class SynthConfig:
     """Also decides which motion clips are used: those of `val` and `test` are never in `train`."""
     keypoints: Literal["detector", "noise", "truth"] = "noise"
     """2D evidence: the real detector on the render, truth with a noise model, or plain truth."""
+    noise: Path | None = None
+    """Parameters of the noise model (`extpose fit-noise`); None: those of the packaged detector."""
     clips_per_shard: int = 16
     workers: int = 2
     crop: CropConfig = field(default_factory=CropConfig)

@@ -51,6 +51,25 @@ class MocapArgs:
 
 
 @dataclass(frozen=True)
+class FitNoiseArgs:
+    """`extpose fit-noise`."""
+
+    out: Path = Path("noise.json")
+    """File to write: parameters for `extpose synth --noise`."""
+    work: Path = Path("runs/fit-noise")
+    """Folder of the detector's findings, one file a clip."""
+    num_clips: int = 160
+    """Rendered clips to fit to."""
+    num_held_out: int = 64
+    """Clips of other motions, for the table."""
+    num_frames: int = 16
+    """Of each clip."""
+    seed: int = 7
+    real: bool = False
+    """Also compare on real footage (three packaged videos; a minute or more)."""
+
+
+@dataclass(frozen=True)
 class InspectArgs:
     """`extpose inspect`."""
 

@@ -24,6 +24,7 @@ from extpose.data.shards import sync_folder, write_shard
 from extpose.errors import ShardError
 from extpose.schema import SCHEMA_VERSION
 from extpose.synth.evidence import Observer
+from extpose.synth.noise import FITTED, load_noise
 from extpose.synth.render import Studio, make_synthetic_clip, open_studio
 from extpose.synth.world import WORLD_VERSION
 
@@ -116,9 +117,17 @@ def plan_units(config: SynthConfig) -> list[Unit]:
 def _settings(config: SynthConfig) -> dict[str, Any]:
     """What decides how a clip of a given index looks."""
     settings = asdict(config)
-    for name in ("out", "workers", "num_clips", "clips_per_shard"):
+    for name in ("out", "workers", "num_clips", "clips_per_shard", "noise"):
         del settings[name]
+    if config.keypoints == "noise":
+        settings["noise_sha256"] = _hash_noise(config.noise or FITTED)
     return settings
+
+
+def _hash_noise(path: Path) -> str:
+    """Of the noise model's parameters. Raises AssetError."""
+    load_noise(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _find_missing(units: list[Unit], out: Path) -> list[Unit]:

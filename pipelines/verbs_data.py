@@ -7,7 +7,15 @@ import sys
 
 from extpose.config import IngestConfig, PreprocessConfig, SynthConfig
 from pipelines import parsing
-from pipelines.arguments import DemoArgs, DoctorArgs, InspectArgs, MocapArgs, ValidateArgs, Verb
+from pipelines.arguments import (
+    DemoArgs,
+    DoctorArgs,
+    FitNoiseArgs,
+    InspectArgs,
+    MocapArgs,
+    ValidateArgs,
+    Verb,
+)
 
 
 def run_demo(args: list[str], verb: Verb) -> int:
@@ -32,6 +40,15 @@ def run_synth(args: list[str], verb: Verb) -> int:
     from pipelines.synth import synthesize
 
     return synthesize(config)
+
+
+def run_fit_noise(args: list[str], verb: Verb) -> int:
+    """The noise model of a detector."""
+    options = parsing.parse(FitNoiseArgs, args, verb)
+    from pipelines.fit_noise import fit
+
+    print(f"{fit(options)}\n{options.out}: use it with `extpose synth --noise`")
+    return 0
 
 
 def run_preprocess(args: list[str], verb: Verb) -> int:
@@ -114,6 +131,11 @@ VERBS: dict[str, Verb] = {
         "Render clips of the free body with exact truth.",
         "extpose synth --out data/synth --num-clips 64",
         run_synth,
+    ),
+    "fit-noise": Verb(
+        "Fit the noise model of 2D keypoints to the packaged detector on renders.",
+        "extpose fit-noise --out noise.json --real",
+        run_fit_noise,
     ),
     "preprocess": Verb(
         "Videos to shards: people, tracks, 2D keypoints, crops, skeleton drawings.",

@@ -1,6 +1,7 @@
 """What is seen of a synthetic person: a track of boxes and 2D keypoints.
 
-From the truth, from the truth with a detector's errors, or by a real detector on the pictures.
+From the truth, from the truth with a detector's errors (bodies: the fitted model of `noise.py`;
+hands: the simple one of `keypoints.py`), or by a real detector on the pictures.
 
 Axes    t frames   v vertices   k keypoints   h w pixels; everything in pixels of the picture
 """
@@ -13,6 +14,7 @@ from jaxtyping import Float, Float32, UInt8
 from extpose.config import SynthConfig
 from extpose.detect.people import Detections, Track
 from extpose.synth.keypoints import KeypointNoise, add_noise, find_visible
+from extpose.synth.noise import FITTED, NAMES, draw_evidence, load_noise
 
 Observer = Callable[[np.ndarray], Detections]
 """RGB picture to people."""
@@ -43,19 +45,34 @@ def observe(
     if config.keypoints == "detector":
         if observer is None:
             raise ValueError("keypoints 'detector' needs an observer, there is none")
-        boxes, keypoints, is_detected = _detect(frames, boxes, observer, keypoints_img.shape[1])
+        boxes, keypoints, is_detected = match_people(
+            frames, boxes, observer, keypoints_img.shape[1]
+        )
+    elif config.keypoints == "noise" and keypoints_img.shape[1] == len(NAMES):
+        seen = draw_evidence(
+            keypoints_img,
+            keypoints_depth,
+            _visible(keypoints_img, keypoints_depth, depth_maps),
+            boxes=np.concatenate([low, high], -1),
+            image_size=config.image_size,
+            fps=config.fps,
+            noise=load_noise(config.noise or FITTED),
+            rng=rng,
+        )
+        keypoints, is_detected = seen.keypoints, seen.is_detected
+        found = clip_boxes(seen.boxes, config.image_size)
+        boxes = np.where(is_detected[:, None], found, boxes)
     elif config.keypoints == "noise":
         boxes = clip_boxes(boxes + rng.normal(0, BOX_NOISE, 4) * size[:, None], config.image_size)
         height, width = config.image_size
         limit = np.array([width - 0.5, height - 0.5])
         is_inside = np.all((keypoints_img >= -0.5) & (keypoints_img < limit), axis=-1)
-        per_frame = zip(keypoints_img, keypoints_depth, depth_maps, strict=True)
         keypoints = add_noise(
             keypoints_img,
-            np.stack([find_visible(*frame) for frame in per_frame]),
+            _visible(keypoints_img, keypoints_depth, depth_maps),
             np.asarray(is_inside),
             size=size,
-            keypoint_set="coco17",
+            keypoint_set="hand21",
             noise=KeypointNoise(),
             rng=rng,
         )
@@ -72,6 +89,13 @@ def observe(
     )
 
 
+def _visible(
+    keypoints: np.ndarray, depth: np.ndarray, depth_maps: Sequence[np.ndarray]
+) -> np.ndarray:
+    per_frame = zip(keypoints, depth, depth_maps, strict=True)
+    return np.stack([find_visible(*frame) for frame in per_frame])
+
+
 def clip_boxes(
     boxes: Float[np.ndarray, "t 4"], image_size: tuple[int, int]
 ) -> Float[np.ndarray, "t 4"]:
@@ -82,7 +106,7 @@ def clip_boxes(
     return np.concatenate([low, high], -1)
 
 
-def _detect(
+def match_people(
     frames: Sequence[np.ndarray], boxes: np.ndarray, observer: Observer, num_keypoints: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes and keypoints of the detection nearest to the true box; missed: the box remains."""
