@@ -255,8 +255,10 @@ class TrainConfig:
 class EvaluateConfig:
     """`extpose evaluate`: metrics on labelled shards, by named protocols."""
 
-    data: Path
-    """Folder of labelled shards."""
+    data: Path = Path()
+    """Folder of labelled shards, or ..."""
+    benchmark: str | None = None
+    """... `pose2sim`: real footage of one man in four views, fetched and cut at the first use."""
     checkpoint: Path | None = None
     """The network to run, or ..."""
     predictions: Path | None = None

@@ -1,6 +1,7 @@
 """`extpose evaluate`: how good predictions are, by named protocols.
 
     extpose evaluate --checkpoint runs/tiny/model.safetensors --data data/held-out
+    extpose evaluate --checkpoint runs/tiny/model.safetensors --benchmark pose2sim
     extpose evaluate --predictions runs/evaluate/predictions.npz --data data/3dpw-test
         --protocol 3dpw-14-wham 3dpw-14-hmr2 3dpw-24-smpl
 
@@ -27,6 +28,7 @@ from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.predictions import PredictionError, save_predictions
 from extpose.training.logs import find_commit
+from pipelines.benchmark import benchmark_table, open_benchmark
 from pipelines.ledger import MANIFEST, WriteError
 from pipelines.results_page import write_results
 from pipelines.scorer import ShardScorer, ShardScores
@@ -63,6 +65,8 @@ class Evaluation:
                     f"\n{rule.name} itself crops {rule.box_scale:g} times the box, these shards "
                     f"{', '.join(f'{scale:g}' for scale in facts['box_scale'])} times"
                 )
+        if facts["benchmark"] is not None:
+            head += f"\n{benchmark_table(facts['benchmark'], self.results[0])}"
         if len(self.results) == 1:
             return f"{head}\n{self.results[0].table()}"
         return f"{head}\n{compare(self.results)}"
@@ -78,6 +82,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Raises ExtPoseError: no labelled clip; predictions, bodies, protocols or data that do not fit
     each other, with the file, the key and both values.
     """
+    config = open_benchmark(config)
     shards = find_shards(config.data)
     scorer = ShardScorer(config)
     try:
@@ -186,6 +191,7 @@ def facts_of(
         "checkpoint_sha256": hash_file(config.checkpoint) if config.checkpoint else None,
         "predictions": str(config.predictions) if config.predictions else None,
         "predictions_sha256": hash_file(config.predictions) if config.predictions else None,
+        "benchmark": config.benchmark,
         "data": str(config.data),
         "data_sha256": hash_data(config.data, shards),
         "version": __version__,

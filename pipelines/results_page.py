@@ -17,6 +17,8 @@ from extpose.predictions import ClipPrediction
 from extpose.report import Report
 from extpose.schema import Clip
 from extpose.visualize import draw_keypoints, overlay_mesh
+from pipelines.benchmark import COLUMNS as BENCHMARK_COLUMNS
+from pipelines.benchmark import benchmark_rows, benchmark_table
 from pipelines.scorer import ShardScorer, ShardScores
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def write_results(
     if len(evaluation.results) > 1:
         report.heading("The same predictions under several protocols")
         report.code(compare(evaluation.results))
+    _add_benchmark(report, evaluation)
     for result in evaluation.results:
         _add_result(report, result)
     _add_samples(report, evaluation.results[0], total, scorer, shards)
@@ -55,12 +58,23 @@ def to_markdown(evaluation: "Evaluation") -> str:
     """The tables, to be pasted into an issue or a paper's supplement."""
     lines = ["# Evaluation", ""]
     lines += [f"- {name}: {_text(value)}" for name, value in evaluation.facts.items()]
+    if (name := evaluation.facts["benchmark"]) is not None:
+        lines += ["", f"## Benchmark {name}", "", benchmark_table(name, evaluation.results[0])]
     for result in evaluation.results:
         lines += ["", f"## {result.protocol.name}", ""]
         lines += [f"- {note}" for note in _notes(result)] + [""]
         lines += ["| metric | value | 95 % interval | averaged over |", "|---|---|---|---|"]
         lines += ["| " + " | ".join(_row(metric)) + " |" for metric in result.metrics]
     return "\n".join(lines) + "\n"
+
+
+def _add_benchmark(report: Report, evaluation: "Evaluation") -> None:
+    """Each camera, and what simple methods reach."""
+    name = evaluation.facts["benchmark"]
+    if name is not None:
+        report.heading(f"Benchmark {name}: every camera, and simple methods beside")
+        rows = benchmark_rows(name, evaluation.results[0])
+        report.table(("", *BENCHMARK_COLUMNS.values()), [row.cells() for row in rows])
 
 
 def _notes(result: ProtocolResult) -> list[str]:

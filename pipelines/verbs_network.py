@@ -5,6 +5,7 @@ Each parses its options, then imports what it needs: `extpose --help` loads noth
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 from extpose.config import EvaluateConfig, TrainConfig
 from extpose.errors import ExtPoseError
@@ -70,6 +71,11 @@ def run_recipes(args: list[str], verb: Verb) -> int:
 def run_evaluate(args: list[str], verb: Verb) -> int:
     """Metrics on labelled shards."""
     config = parsing.parse(EvaluateConfig, args, verb)
+    parsing.require_some(
+        "data or benchmark",
+        [config.data] if config.data != Path() or config.benchmark else [],
+        verb,
+    )
     from pipelines.evaluate import evaluate
 
     print(evaluate(config).table())
