@@ -51,6 +51,8 @@ _MEDIAPIPE = Package("pypi", "mediapipe", "0.10.21", 35_622_638)
 _PYBULLET = Package("pypi", "pybullet", "3.2.7", 103_196_742)
 _SPORTS2D = Package("pypi", "sports2d", "0.8.34", 9_050_415)
 _POSE2SIM = Package("pypi", "pose2sim", "0.10.49", 51_189_031)
+_PANORAMAS = Package("npm", "@pmndrs/assets", "1.7.0", 13_774_995)
+_SKIMAGE = Package("pypi", "scikit-image", "0.26.0", 13_711_217)
 
 _HUMAN_LICENCE = "package: MIT (of the packager)"
 _MOTIONS = (
@@ -70,6 +72,36 @@ _MOTIONS = (
     ("spin", 49517, "9614f10b92e7a8b123990ad5bcfafc65aa4d8fa8ac7f10ade3c3591122d34425"),
     ("spinkick", 35643, "60ec9c200d96e0cd71693061f24db0bd8da9eb295daf487f6f60f8dfb324075a"),
     ("walk", 36185, "32d082c3599bc40aac50b1afa196ff1e2cf3842bb40f0541ab088845f6328a41"),
+)
+_PANORAMA_FILES = (
+    # name, bytes, SHA-256 of package/hdri/NAME.exr.js
+    ("apartment", 133914, "74c0206dd58bed5fd0795194c3eb0d6f1a7e30c26a831dc239617de707d3a6d8"),
+    ("bridge", 191870, "0e0c4def1bd2e8f88d13de12e708047a103b845116f6a04737a25127ad115cb0"),
+    ("city", 177918, "dcb14d9dfc48d83e7cc38c7fbb76416cac3a959a59a80d4b0fbfd9dbf4a05ed3"),
+    ("dawn", 242978, "455ea02a016b2d177faa501e812ea993b43f223480fe3fe6abded88c5f242cf2"),
+    ("esplanade", 347038, "1c7a9a7da193deafd6494a55c21a0a198b72e9024a5faae6e2d3db66a87154dc"),
+    ("forest", 417198, "d37ba5af4a60e169f22482f299a14dde2c84455142eb2074d791c863aa619a79"),
+    ("hall", 255502, "55db560c95f87b2c0cb82079d87c684fb0be8890d33e97a3628246740bef09e2"),
+    ("lab", 221382, "3adb2d8b79177fe47c8d9fc50e52b8d5329ff6ba8409bd38d519fbce1e09d7d3"),
+    ("lobby", 211638, "58150e771d20555ebe4a9fc0e1e1aede23de9096430c71d3107017e8a13dc7a6"),
+    ("night", 205954, "e76f8e31dad6f491ff83fc3182551b1867c499464569a87d5d2874efb374f66e"),
+    ("park", 210502, "88947c10444e0c5f0e51018e5b69af9a7489baab9e8034b0044686c2d8fd7a8c"),
+    ("sky", 143722, "62744ec42116f896c2d5959365c9be75589ca09d81ecdd99052c3307ec44ce62"),
+    ("studio", 147694, "bdbc4502798c49310b46e57f27ffa8532a7f0a7c2f6708362132be225f0cfdbd"),
+    ("sunrise", 224770, "36c7e652f58293b59a235add4b9399d450a24ea79b78709bcd1198246b08a68f"),
+    ("sunset", 197858, "57ab9a1e5aec61f1816b2b977646d0baf82a4adf61bfe9d4a8313138f2f50e7c"),
+    ("venice", 245790, "08d9d3255f50ffba3a2aa37a95abbcd0944282b90101877b5d0abf340ee0642a"),
+    ("warehouse", 213382, "ce15dbb7b20bfd3c1daa478fec3425c6a8efa7ae5e2fe4d501033a1bcc1bd90a"),
+    ("workshop", 305698, "32b92ffdb6aca9d5f73f13bbf9bd2d7b47169522de69f7fc4b18cf1da6beb048"),
+)
+_PICTURES = (
+    # name, bytes, SHA-256 of skimage/data/NAME
+    ("brick.png", 106634, "7966caf324f6ba843118d98f7a07746d22f6a343430add0233eca5f6eaaa8fcf"),
+    ("chelsea.png", 240512, "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
+    ("coffee.png", 466706, "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7"),
+    ("grass.png", 217893, "b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89"),
+    ("gravel.png", 194247, "c48615b451bf1e606fbd72c0aa9f8cc0f068ab7111ef7d93bb9b0f2586440c12"),
+    ("rocket.jpg", 112525, "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
 )
 _CAMERAS = (
     (1, 387_775, "cf4f2816c86bea4bfbea255333d8626ff32a3ecabdab8b0fb147cea9167fde3a"),
@@ -150,6 +182,25 @@ _TABLE = (
         ),
         purpose="15 body motion clips of DeepMimic, for synthetic data",
         licence="package: zlib; from DeepMimic, origin of each motion capture clip not stated",
+    ),
+    Asset(
+        name="panoramas",
+        package=_PANORAMAS,
+        members=tuple(
+            Member(f"package/hdri/{name}.exr.js", size, sha256)
+            for name, size, sha256 in _PANORAMA_FILES
+        ),
+        purpose="18 places, all around, for the backgrounds of synthetic data",
+        licence="CC0-1.0 (Poly Haven, as packaged by pmndrs)",
+    ),
+    Asset(
+        name="photographs",
+        package=_SKIMAGE,
+        members=tuple(
+            Member(f"skimage/data/{name}", size, sha256) for name, size, sha256 in _PICTURES
+        ),
+        purpose="three pictures and three textures, for the backgrounds of synthetic data",
+        licence="CC0 or public domain, each (package: BSD-3-Clause)",
     ),
     Asset(
         name="video-walkers",

@@ -119,9 +119,11 @@ class IngestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SynthConfig:
-    """`extpose synth`: rendered clips of the free body with exact truth."""
+    """`extpose synth`: rendered clips of the free body or hand with exact truth."""
 
     out: Path
+    body: Literal["body", "hand"] = "body"
+    """Whole people, or single right and left hands."""
     num_clips: int = 64
     num_frames: int = 16
     """Frames of one clip."""
@@ -135,6 +137,10 @@ class SynthConfig:
     """2D evidence: the real detector on the render, truth with a noise model, or plain truth."""
     noise: Path | None = None
     """Parameters of the noise model (`extpose fit-noise`); None: those of the packaged detector."""
+    photographs: bool = True
+    """Whether backgrounds are made of packaged photographs, or painted all."""
+    vertices: bool = False
+    """Whether shards also hold the vertices of each frame (160 kB a frame for a body)."""
     clips_per_shard: int = 16
     workers: int = 2
     crop: CropConfig = field(default_factory=CropConfig)

@@ -25,6 +25,7 @@ from extpose.errors import ShardError
 from extpose.schema import SCHEMA_VERSION
 from extpose.synth.evidence import Observer
 from extpose.synth.noise import FITTED, load_noise
+from extpose.synth.photographs import load_photographs
 from extpose.synth.render import Studio, make_synthetic_clip, open_studio
 from extpose.synth.world import WORLD_VERSION
 
@@ -47,12 +48,26 @@ class Unit:
         return out / MARKERS / f"{self.name}.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Folders of what worlds are made of; None for what a run does not need."""
+
+    motion: Path | None
+    panoramas: Path | None
+    pictures: Path | None
+
+
 class ShardMaker:
     """Makes shards in one process, of a Ray actor pool or this one; loads the body once."""
 
-    def __init__(self, config: SynthConfig, motion_dir: Path) -> None:
+    def __init__(self, config: SynthConfig, sources: Sources) -> None:
         self.config = config
-        self.studio: Studio = open_studio(config, motion_dir, _make_observer(config))
+        photographs = None
+        if sources.panoramas is not None and sources.pictures is not None:
+            photographs = load_photographs(sources.panoramas, sources.pictures, config.split)
+        self.studio: Studio = open_studio(
+            config, sources.motion, _make_observer(config), photographs=photographs
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make one shard and its marker; the row of the manifest."""
@@ -79,16 +94,20 @@ def synthesize(config: SynthConfig) -> int:
 
     Raises:
         ShardError: the folder holds shards that were made with other settings.
-        AssetError: the motion clips cannot be had.
+        AssetError: the motion clips or the photographs cannot be had.
     """
     units = plan_units(config)
     (config.out / MARKERS).mkdir(parents=True, exist_ok=True)
     missing = _find_missing(units, config.out)
     if missing:
-        motion_dir = fetch("motion")
+        sources = Sources(
+            motion=fetch("motion") if config.body == "body" else None,
+            panoramas=fetch("panoramas") if config.photographs else None,
+            pictures=fetch("photographs") if config.photographs else None,
+        )
         rows = [asdict(unit) for unit in missing]
         made = _make_here if config.workers == 0 else _make_on_ray
-        for _ in tqdm(made(rows, config, motion_dir), total=len(rows), desc="synth", unit="shard"):
+        for _ in tqdm(made(rows, config, sources), total=len(rows), desc="synth", unit="shard"):
             pass
     _write_manifest(units, config)
     return 0
@@ -148,13 +167,13 @@ def _find_missing(units: list[Unit], out: Path) -> list[Unit]:
 
 
 def _make_here(
-    rows: list[dict[str, Any]], config: SynthConfig, motion_dir: Path
+    rows: list[dict[str, Any]], config: SynthConfig, sources: Sources
 ) -> Iterator[dict[str, Any]]:
-    return map(ShardMaker(config, motion_dir), rows)
+    return map(ShardMaker(config, sources), rows)
 
 
 def _make_on_ray(
-    rows: list[dict[str, Any]], config: SynthConfig, motion_dir: Path
+    rows: list[dict[str, Any]], config: SynthConfig, sources: Sources
 ) -> Iterator[dict[str, Any]]:
     # Only here, so that the plain path needs no Ray.
     import ray
@@ -165,7 +184,7 @@ def _make_on_ray(
         ray.data.DataContext.get_current().enable_progress_bars = False
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             ShardMaker,
-            fn_constructor_args=(config, motion_dir),
+            fn_constructor_args=(config, sources),
             concurrency=min(config.workers, len(rows)),
             num_cpus=1,
         )

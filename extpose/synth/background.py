@@ -1,6 +1,7 @@
-"""Rooms and landscapes without people, and what a camera does to a picture.
+"""Rooms and landscapes without people: photographed or painted.
 
 Axes    h w pixels   colours are RGB, 0 to 255
+World   y up, the floor is y = 0
 """
 
 from dataclasses import dataclass
@@ -9,49 +10,63 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from extpose.data.clip import decode_image, encode_jpeg
 from extpose.synth.appearance import random_color
+from extpose.synth.photographs import Photographs, look_up
 
 MAX_FLOOR = 40.0
 """Metres to which the pattern of the floor is drawn."""
-
-NOISE_MARGIN = 64
-"""Pixels by which the sensor's noise can be shifted from frame to frame."""
+TEXTURE_METRES = 1.6
+"""Side of a packaged texture on a floor."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Degradation:
-    """What the lens, the sensor and the codec do, the same in all frames of a clip."""
+class Backdrop:
+    """What is behind, and the light that it gives."""
 
-    blur: float
-    """Deviation in pixels."""
-    noise: Float32[np.ndarray, "noise_h noise_w"]
-    """In grey levels; larger than a frame, each of which takes another part of it."""
-    gain: Float64[np.ndarray, " 3"]
-    jpeg_quality: int
+    image: UInt8[np.ndarray, "h w 3"]
+    sun_world: Float64[np.ndarray, " 3"] | None
+    """Unit vector towards the light; None: from anywhere."""
+    tint: Float64[np.ndarray, " 3"]
+    has_floor: bool
+    """Whether a shadow has a place to fall on."""
 
 
-def paint_background(
+def paint_backdrop(
     image_size: tuple[int, int],
     K: Float64[np.ndarray, "3 3"],
     R: Float64[np.ndarray, "3 3"],
     *,
     eye_level: float,
+    photographs: Photographs | None,
     rng: np.random.Generator,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """A floor in perspective (y = 0, seen from `eye_level` metres) below a wall or a sky."""
-    size = (image_size[0] // 2, image_size[1] // 2)  # half as fine: a background is out of focus
+) -> Backdrop:
+    """A photographed place, a picture, or a painted room, as a camera of rotation `R` sees it."""
+    # Half as fine: a background is out of focus.
+    size = (-(-image_size[0] // 2), -(-image_size[1] // 2))
     y, x = 2 * np.mgrid[: size[0], : size[1]].astype(np.float64) + 0.5
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(K).T @ R
-    image = _paint_wall(size, rng)
-    steep = -rays[..., 1] / np.linalg.norm(rays, axis=-1)
-    is_floor = steep > eye_level / MAX_FLOOR
-    distance = eye_level / np.maximum(-rays[..., 1], 1e-6)
-    ground = rays[..., [0, 2]] * distance[..., None]
-    image[is_floor] = _paint_floor(ground[is_floor], rng)
-    painted = np.clip(image, 0, 255).astype(np.uint8)
-    return np.asarray(
-        cv2.resize(painted, image_size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8
+    kind, sun, tint = rng.random(), None, 1 + 0.04 * rng.normal(0, 1, 3)
+    has_floor = True
+    if photographs is not None and kind < 0.6:
+        place = photographs.panoramas[rng.integers(len(photographs.panoramas))]
+        heading = rng.uniform(0, 2 * np.pi)
+        image = look_up(place.rgb, rays, heading).astype(np.float64)
+        image *= 1 + 0.05 * rng.uniform(0, 1.5) * _cloud(size, rng, finest=True)[..., None]
+        c, s = np.cos(heading), np.sin(heading)
+        x_sun, y_sun, z_sun = place.sun_world
+        sun = np.array([c * x_sun + s * z_sun, y_sun, -s * x_sun + c * z_sun])
+        tint = place.tint**0.5 * tint
+    elif photographs is not None and kind < 0.66:
+        image, has_floor = _cut_picture(photographs.pictures, size, rng), False
+    else:
+        image = _paint_room(rays, size, eye_level=eye_level, photographs=photographs, rng=rng)
+    painted = np.clip(image * rng.uniform(0.75, 1.15), 0, 255).astype(np.uint8)
+    whole = cv2.resize(painted, image_size[::-1], interpolation=cv2.INTER_LINEAR)
+    return Backdrop(
+        image=np.asarray(whole, np.uint8),
+        sun_world=sun,
+        tint=tint / tint.mean(),
+        has_floor=has_floor,
     )
 
 
@@ -69,39 +84,54 @@ def turn_background(
     return turned.astype(np.uint8, copy=False)
 
 
-def sample_degradation(image_size: tuple[int, int], rng: np.random.Generator) -> Degradation:
-    """Slight, mostly."""
-    noise_size = (image_size[0] + NOISE_MARGIN, image_size[1] + NOISE_MARGIN)
-    return Degradation(
-        blur=float(max(rng.uniform(-0.6, 1.0), 0.0)),
-        noise=rng.standard_normal(noise_size, np.float32) * np.float32(rng.uniform(0, 5)),
-        gain=rng.uniform(0.8, 1.15) * rng.uniform(0.94, 1.06, 3),
-        jpeg_quality=int(rng.integers(45, 96)),
-    )
+def _cut_picture(
+    pictures: tuple[np.ndarray, ...], size: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
+    """A random part of a random picture, out of focus."""
+    picture = pictures[rng.integers(len(pictures))]
+    part = rng.uniform(0.5, 1.0) * min(picture.shape[0] / size[0], picture.shape[1] / size[1])
+    height, width = int(part * size[0]), int(part * size[1])
+    top = int(rng.integers(picture.shape[0] - height + 1))
+    left = int(rng.integers(picture.shape[1] - width + 1))
+    cut = picture[top : top + height, left : left + width]
+    cut = cut[:, :: -1 if rng.random() < 0.5 else 1]
+    shrunk = cv2.resize(np.ascontiguousarray(cut), size[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(shrunk, (0, 0), rng.uniform(0.4, 3)), np.float64)
 
 
-def degrade(
-    rgb: UInt8[np.ndarray, "h w 3"], degradation: Degradation, rng: np.random.Generator
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Blur, colour, noise and JPEG, in the order of a camera."""
-    image = rgb.astype(np.float32)
-    if degradation.blur > 0.2:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), degradation.blur), np.float32)
-    image *= degradation.gain.astype(np.float32)
-    top, left = rng.integers(0, NOISE_MARGIN, 2)
-    height, width = image.shape[:2]
-    image += degradation.noise[top : top + height, left : left + width, None]
-    image = np.clip(image, 0, 255, out=image).astype(np.uint8)
-    return decode_image(encode_jpeg(image, degradation.jpeg_quality))
+def _paint_room(
+    rays: np.ndarray,
+    size: tuple[int, int],
+    *,
+    eye_level: float,
+    photographs: Photographs | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A floor in perspective, seen from `eye_level` metres, below a wall or a sky."""
+    image = _paint_wall(size, rng)
+    if photographs is not None and rng.random() < 0.2:
+        image = _cut_picture(photographs.pictures, size, rng)
+    steep = -rays[..., 1] / np.linalg.norm(rays, axis=-1)
+    is_floor = steep > eye_level / MAX_FLOOR
+    distance = eye_level / np.maximum(-rays[..., 1], 1e-6)
+    ground = (rays[..., [0, 2]] * distance[..., None])[is_floor]
+    floor = _paint_floor(ground, rng)
+    if photographs is not None and rng.random() < 0.6:
+        texture = photographs.textures[rng.integers(len(photographs.textures))]
+        at = (ground * (len(texture) / TEXTURE_METRES / rng.uniform(0.7, 3))).astype(int)
+        found = texture[at[:, 1] % texture.shape[0], at[:, 0] % texture.shape[1]]
+        floor *= 1 + rng.uniform(0.2, 0.7) * (found[:, None] - 1)
+    image[is_floor] = floor
+    return image
 
 
 def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """A gradient with blotches and, mostly, boxes: furniture, windows, houses, trees."""
     height, width = image_size
     ramp = np.linspace(0, 1, height)[:, None, None]
-    top, bottom = (random_color(rng, strength=0.5) for _ in range(2))
+    top, bottom = (random_color(rng, strength=0.35) for _ in range(2))
     image = top * (1 - ramp) + bottom * ramp + np.zeros((1, width, 1))
-    image += rng.uniform(3, 24) * _cloud(image_size, rng)[..., None]
+    image += rng.uniform(2, 14) * _cloud(image_size, rng)[..., None]
     for _ in range(rng.integers(0, 14)):
         x, y = rng.uniform(-0.1, 1) * width, rng.uniform(-0.1, 0.9) * height
         w, h = rng.uniform(0.03, 0.35, 2) * (width, height)
@@ -113,12 +143,12 @@ def _paint_wall(image_size: tuple[int, int], rng: np.random.Generator) -> np.nda
             corners = (int(x), int(y)), (int(x + w), int(y + h))
             thickness = -1 if rng.random() < 0.75 else int(rng.integers(1, 6))
             cv2.rectangle(image, *corners, color, thickness, cv2.LINE_AA)
-    return image + rng.uniform(0, 14) * _cloud(image_size, rng, finest=True)[..., None]
+    return image + rng.uniform(0, 8) * _cloud(image_size, rng, finest=True)[..., None]
 
 
 def _paint_floor(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Plain, planks or tiles, paler with distance, with a little dirt; `ground` in metres, n 2."""
-    color, far = (random_color(rng, strength=0.5) for _ in range(2))
+    color, far = (random_color(rng, strength=0.35) for _ in range(2))
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.3, 1.2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     cell = np.floor(ground @ turn / period)

@@ -16,7 +16,8 @@ from extpose.config import SynthConfig
 from extpose.errors import AssetError
 from extpose.synth.evidence import clip_boxes, match_people
 from extpose.synth.keypoints import find_visible
-from extpose.synth.render import Studio, build_scene, film, project
+from extpose.synth.render import Studio, build_scene, film
+from extpose.synth.scene import project
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,80 +1,49 @@
-"""From (config, index) to one synthetic clip with exact truth: pose, film, observe, pack.
+"""From (config, index) to one synthetic clip with exact truth: build, film, observe, pack.
 
 Axes    t frames   v vertices   k keypoints   h w pixels
 Units   metres, radians, pixels
-Frames  `_world` (y up), `_cam` (OpenCV), `_img` pixels of the rendered picture
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Float64, UInt8
-from scipy.spatial.transform import Rotation
+from jaxtyping import Bool, Float32, Float64, UInt8
 
-from extpose.body_model import BodyModel, find_evidence, load_body_model
+from extpose.body_model import BodyModel, load_body_model
 from extpose.config import SynthConfig
 from extpose.data.clip import ClipOrigin, make_clip
-from extpose.raster import Light, render_mesh
-from extpose.rotations import axis_angle_to_matrix
-from extpose.schema import Clip, ClipTargets
-from extpose.synth.appearance import dress
-from extpose.synth.background import (
-    Degradation,
-    degrade,
-    paint_background,
-    sample_degradation,
-    turn_background,
-)
+from extpose.errors import AssetError
+from extpose.keypoints import KeypointSet
+from extpose.raster import Light, Rendering, render_mesh
+from extpose.schema import Clip
+from extpose.synth.background import turn_background
 from extpose.synth.evidence import Observer, observe
-from extpose.synth.motion import MOTIONS, Motion, load_motions
-from extpose.synth.world import (
-    Camera,
-    Person,
-    Purpose,
-    make_rng,
-    sample_camera,
-    sample_person,
-)
+from extpose.synth.hand_scene import build_hand_scene
+from extpose.synth.motion import Motion, load_motions
+from extpose.synth.photographs import Photographs
+from extpose.synth.posing import gather_skin
+from extpose.synth.scene import Scene, Stage, build_body_scene, project
+from extpose.synth.sensor import degrade
+from extpose.synth.shading import cast_shadow, shade_vertices
+from extpose.synth.world import Purpose, make_rng
 
 SUPERSAMPLE = 2
-MIN_DEPTH = 0.4
-"""No part of the person comes nearer to the camera, metres."""
+BLUR_SAMPLES = 4
+"""Moments of a frame with motion blur, each seen from another part of the pixel."""
+CLOTH_DEPTH = 0.05
+HAND_DEPTH = np.array([0.032, *(0.03, 0.02, 0.014, 0.008), *(0.03, 0.015, 0.013, 0.008) * 4])
+"""How deep below the skin a keypoint of a hand may lie, metres: wrist, thumb, fingers."""
+AS_IS = Light(ambient=1.0, diffuse=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studio:
+class Studio(Stage):
     """What is loaded once and serves all clips."""
 
-    body: BodyModel
-    motions: dict[str, Motion]
     observer: Observer | None
     """Finds people in pictures; only where `keypoints` is `detector`."""
-
-    @property
-    def leg_length(self) -> float:
-        """Hip to ankle at rest, metres."""
-        hip, knee, ankle = self.body.joints_template[[1, 4, 7]]
-        return float((hip - knee).norm() + (knee - ankle).norm())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A clip before it is filmed: exact geometry, and how everything looks."""
-
-    person: Person
-    camera: Camera
-    vertices_cam: Float64[np.ndarray, "t v 3"]
-    evidence_cam: Float64[np.ndarray, "t k 3"]
-    """What a detector looks for."""
-    targets: ClipTargets
-    colors: Float64[np.ndarray, "v 3"]
-    light: Light
-    background: UInt8[np.ndarray, "h w 3"]
-    degradation: Degradation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,38 +54,69 @@ class Shot:
     depth: Float32[np.ndarray, "h w"]
 
 
-def open_studio(config: SynthConfig, motion_dir: Path, observer: Observer | None = None) -> Studio:
-    """Load the free body and the motion clips of the split. Raises AssetError."""
+def open_studio(
+    config: SynthConfig,
+    motion_dir: Path | None,
+    observer: Observer | None = None,
+    *,
+    photographs: Photographs | None = None,
+) -> Studio:
+    """Load the free body (with the motion clips of the split) or hand. Raises AssetError."""
+    is_hand = config.body == "hand"
+    body = load_body_model(body="mano" if is_hand else "smpl")
+    motions: dict[str, Motion] = {}
+    if not is_hand:
+        if motion_dir is None:
+            raise AssetError("no folder of motion clips; bring them with: extpose doctor --fetch")
+        motions = load_motions(motion_dir, config.split)
     return Studio(
-        body=load_body_model(), motions=load_motions(motion_dir, config.split), observer=observer
+        body=body,
+        skin=gather_skin(body.lbs_weights),
+        motions=motions,
+        photographs=photographs,
+        observer=observer,
     )
+
+
+def build_scene(studio: Studio, config: SynthConfig, index: int) -> Scene:
+    """What the clip of this index shows."""
+    build = build_hand_scene if config.body == "hand" else build_body_scene
+    return build(studio, config, index)
 
 
 def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip:
     """The clip of this index; the same bytes whoever asks, in whatever order."""
     scene = build_scene(studio, config, index)
     shots = list(film(studio, scene, config, index))
+    keypoint_set: KeypointSet = "hand21" if config.body == "hand" else "coco17"
     track = observe(
         [shot.rgb for shot in shots],
         [shot.depth for shot in shots],
         vertices_img=project(scene.vertices_cam, scene.camera.K),
         keypoints_img=project(scene.evidence_cam, scene.camera.K),
         keypoints_depth=scene.evidence_cam[..., 2],
+        keypoint_set=keypoint_set,
         config=config,
         observer=studio.observer,
         rng=make_rng(config.seed, config.split, index, Purpose.KEYPOINTS),
     )
     detectors = {"truth": "truth", "noise": "truth+noise", "detector": "movenet-thunder"}
-    motion = scene.person.motion.replace("_", "-")
     origin = ClipOrigin(
         source="synth",
         split=config.split,
-        video_id=f"synth-{config.split}-{config.seed}-{index:06d}-{motion}",
+        video_id=f"synth-{config.split}-{config.seed}-{index:06d}-{scene.name.replace('_', '-')}",
         fps=config.fps,
         image_size=config.image_size,
         detector=detectors[config.keypoints],
+        body=studio.body.body,
+        is_right=scene.is_right,
+        keypoint_set=keypoint_set,
     )
     intrinsics = np.tile(scene.camera.K.astype(np.float32), (config.num_frames, 1, 1))
+    vertices = scene.vertices_cam.astype(np.float32) if config.vertices else None
+    targets = replace(
+        scene.targets, is_visible=find_seen(studio.body, scene, shots), vertices=vertices
+    )
     return make_clip(
         (shot.rgb for shot in shots),
         track,
@@ -124,129 +124,94 @@ def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip
         crop=config.crop,
         skeleton=config.skeleton,
         intrinsics=intrinsics,
-        targets=scene.targets,
-    )
-
-
-def build_scene(studio: Studio, config: SynthConfig, index: int) -> Scene:
-    """Draw everything about a clip, and work out where every vertex is in each frame."""
-    streams = {purpose: make_rng(config.seed, config.split, index, purpose) for purpose in Purpose}
-    person = sample_person(
-        studio.motions,
-        MOTIONS[config.split],
-        config,
-        leg_length=studio.leg_length,
-        rng=streams[Purpose.PERSON],
-    )
-    vertices, keypoints, evidence, root = _pose(studio.body, person)
-    lift = -min(float((vertices[..., 1] + person.pelvis_world[:, None, 1]).min()), 0.0)
-    pelvis_world = person.pelvis_world + np.array([0.0, lift, 0.0])
-    camera = sample_camera(pelvis_world, config, rng=streams[Purpose.CAMERA])
-    vertices_cam = camera.to_camera(vertices + pelvis_world[:, None])
-    too_near = max(MIN_DEPTH - float(vertices_cam[..., 2].min()), 0.0)
-    camera = replace(camera, position=camera.position - too_near * camera.R[:, 2])
-    vertices_cam[..., 2] += too_near
-    person = replace(person, pelvis_world=pelvis_world)
-    keypoints_cam = camera.to_camera(keypoints + pelvis_world[:, None])
-    look = streams[Purpose.LOOK]
-    return Scene(
-        person=person,
-        camera=camera,
-        vertices_cam=vertices_cam,
-        evidence_cam=camera.to_camera(evidence + pelvis_world[:, None]),
-        targets=_make_targets(person, camera, keypoints_cam, root),
-        colors=dress(studio.body, look),
-        light=_sample_light(look),
-        background=paint_background(
-            config.image_size,
-            camera.K,
-            camera.R[0],
-            eye_level=float(camera.position[0, 1]),
-            rng=look,
-        ),
-        degradation=sample_degradation(config.image_size, look),
+        targets=targets,
     )
 
 
 def film(studio: Studio, scene: Scene, config: SynthConfig, index: int) -> Iterator[Shot]:
     """Render the frames of a scene one by one."""
-    faces = studio.body.faces.numpy()
+    parts = (scene.subject, *scene.props)
+    starts = np.cumsum([0, *(part.vertices_cam.shape[1] for part in parts)])
+    faces = np.concatenate([p.faces + s for p, s in zip(parts, starts[:-1], strict=True)])
+    colors = np.concatenate([part.colors for part in parts])
+    surface = np.concatenate([part.vertices_cam for part in parts], 1)
     camera = scene.camera
     rng = make_rng(config.seed, config.split, index, Purpose.PIXELS)
-    for R, vertices_cam in zip(camera.R, scene.vertices_cam, strict=True):
-        background = turn_background(scene.background, camera.K, R, R_painted=camera.R[0])
-        drawn = render_mesh(
-            *(vertices_cam, faces, scene.colors, camera.K, background),
-            light=scene.light,
-            supersample=SUPERSAMPLE,
+    for frame, R in enumerate(camera.R):
+        background = turn_background(scene.backdrop.image, camera.K, R, R_painted=camera.R[0])
+        if scene.shadow > 0:
+            background = cast_shadow(
+                *(background, surface[frame], camera.K),
+                light=scene.light,
+                up_cam=R[:, 1],
+                eye_level=float(camera.position[frame, 1]),
+                strength=scene.shadow,
+            )
+        lit = shade_vertices(surface[frame], faces, colors, light=scene.light, up_cam=R[:, 1])
+        image, depth = _expose(
+            *(surface, frame, faces, lit, camera.K, background),
+            shutter=scene.degradation.shutter,
         )
-        yield Shot(rgb=degrade(drawn.image, scene.degradation, rng), depth=drawn.depth)
+        yield Shot(rgb=degrade(image, scene.degradation, rng), depth=depth)
 
 
-def project(
-    points_cam: Float64[np.ndarray, "*t 3"], K: Float64[np.ndarray, "3 3"]
-) -> Float64[np.ndarray, "*t 2"]:
-    """Pinhole projection to pixels."""
-    return (points_cam[..., :2] / points_cam[..., 2:]) @ K[:2, :2].T + K[:2, 2]
+def find_seen(body: BodyModel, scene: Scene, shots: list[Shot]) -> Bool[np.ndarray, "t k"]:
+    """Which labelled keypoints are in the picture and hidden by no other part or thing.
 
-
-def _pose(body: BodyModel, person: Person) -> tuple[np.ndarray, ...]:
-    """Vertices, the labelled keypoints and COCO's about the pelvis in world axes, and the pelvis
-    of the body at rest.
+    A joint lies below the skin: it is hidden where the nearest surface on its line of sight is
+    nearer by more than that. A body's joints are as deep as they are at rest from any side, half
+    as much more, and the cloth; a hand's knuckles lie near its back, so its depths are fixed.
     """
-    rotations = axis_angle_to_matrix(torch.from_numpy(person.rotations)).float()
-    betas = torch.from_numpy(person.betas).float().expand(len(rotations), 10)
-    with torch.inference_mode(), _one_thread():
-        posed = body(rotations[:, 0], rotations[:, 1:], betas)
-        evidence = find_evidence(posed, body)
-    root = posed.joints[0, 0]
-    points = [posed.vertices - root, posed.keypoints - root, evidence - root, root]
-    vertices, keypoints, evidence, root = (x.double().numpy() for x in points)
-    return vertices, keypoints, evidence, root
+    keypoints = scene.targets.keypoints_3d[..., :3].astype(np.float64)
+    middle = keypoints[0].mean(0)  # small numbers: squares of differences are taken apart below
+    skin, points = scene.vertices_cam[0] - middle, keypoints[0] - middle
+    squared = (skin**2).sum(1) - 2 * points @ skin.T + (points**2).sum(1)[:, None]
+    reach = np.sqrt(np.maximum(squared.min(1), 0))
+    allowed = HAND_DEPTH if body.body == "mano" else 1.5 * reach + CLOTH_DEPTH
+    pixels = np.rint(scene.targets.keypoints_2d[..., :2]).astype(int)
+    depth = np.stack([shot.depth for shot in shots])
+    height, width = depth.shape[1:]
+    x, y = pixels[..., 0], pixels[..., 1]
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height) & (keypoints[..., 2] > 0)
+    frame = np.arange(len(depth))[:, None]
+    before = depth[frame, np.where(inside, y, 0), np.where(inside, x, 0)]
+    return np.asarray(inside & (before > keypoints[..., 2] - allowed))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine's number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _expose(
+    surface: Float64[np.ndarray, "t v 3"],
+    frame: int,
+    faces: np.ndarray,
+    lit: np.ndarray,
+    K: np.ndarray,
+    background: np.ndarray,
+    *,
+    shutter: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One picture and its depth: a moment, or the mean of several while the shutter is open."""
 
+    def draw(vertices: np.ndarray, K: np.ndarray, supersample: int) -> Rendering:
+        return render_mesh(
+            *(vertices, faces, lit, K, background),
+            light=AS_IS,
+            supersample=supersample,
+            cull=True,
+        )
 
-def _make_targets(
-    person: Person, camera: Camera, keypoints_cam: np.ndarray, root: np.ndarray
-) -> ClipTargets:
-    """The truth as a shard stores it: the camera's rotation is part of the root's."""
-    num_frames = len(person.rotations)
-    root_cam = Rotation.from_matrix(camera.R) * Rotation.from_rotvec(person.rotations[:, 0])
-    pelvis_cam = camera.to_camera(person.pelvis_world[:, None])[:, 0]
-    labelled = np.ones((*keypoints_cam.shape[:2], 1))
-    keypoints_img = project(keypoints_cam, camera.K)
-    return ClipTargets(
-        global_orient=root_cam.as_rotvec().astype(np.float32),
-        pose=person.rotations[:, 1:].astype(np.float32),
-        betas=person.betas.astype(np.float32),
-        transl=(pelvis_cam - root).astype(np.float32),
-        keypoints_2d=np.concatenate([keypoints_img, labelled], -1).astype(np.float32),
-        keypoints_3d=np.concatenate([keypoints_cam, labelled], -1).astype(np.float32),
-        has_pose=np.ones(num_frames, bool),
-        has_betas=np.array(True),
-    )
-
-
-def _sample_light(rng: np.random.Generator) -> Light:
-    """From above, at any side, mostly not from behind."""
-    azimuth, elevation = rng.normal(0, 1.0), rng.uniform(0.3, 1.3)
-    ambient = rng.uniform(0.3, 0.65)
-    return Light(
-        direction=(
-            float(np.sin(azimuth) * np.cos(elevation)),
-            float(-np.sin(elevation)),
-            float(-np.cos(azimuth) * np.cos(elevation)),
-        ),
-        ambient=float(ambient),
-        diffuse=float(rng.uniform(0.85, 1.15) - ambient),
-    )
+    if shutter == 0 or len(surface) == 1:
+        drawn = draw(surface[frame], K, SUPERSAMPLE)
+        return drawn.image, drawn.depth
+    before, after = max(frame - 1, 0), min(frame + 1, len(surface) - 1)
+    velocity = (surface[after] - surface[before]) / (after - before)
+    total, depth = np.zeros(background.shape, np.float32), None
+    for sample in range(BLUR_SAMPLES):
+        time = shutter * ((sample + 0.5) / BLUR_SAMPLES - 0.5)
+        shifted = K.copy()
+        shifted[:2, 2] += [(sample % 2) / 2 - 0.25, (sample // 2) / 2 - 0.25]
+        drawn = draw(surface[frame] + time * velocity, shifted, 1)
+        total += drawn.image
+        if sample == BLUR_SAMPLES // 2:
+            depth = drawn.depth
+    if depth is None:
+        raise ValueError(f"{BLUR_SAMPLES} moments, at least 1")
+    return (total / BLUR_SAMPLES + 0.5).astype(np.uint8), depth

@@ -17,19 +17,26 @@ from scipy.spatial.transform import Rotation
 from extpose.config import SynthConfig
 from extpose.schema import Split
 from extpose.synth.motion import JOINTS, SOURCE_LEG, Motion, sample_motion
+from extpose.synth.poses import compose_motion
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Raised with every change after which the same seed gives other clips."""
 
 PERSON_HEIGHT = 1.72
 """Metres; of the average body, for framing."""
-ARMS = tuple(i for i, name in enumerate(JOINTS) if name.split("_")[-1] in ("shoulder", "elbow"))
+ARMS = tuple(
+    i
+    for i, name in enumerate(JOINTS)
+    if name.split("_")[-1] in ("collar", "shoulder", "elbow", "wrist", "hand")
+)
 POSE_NOISE = {
     **{"hip": 0.06, "knee": 0.05, "ankle": 0.08, "spine1": 0.05, "spine2": 0.05, "spine3": 0.05},
     **{"neck": 0.1, "head": 0.12, "collar": 0.05, "shoulder": 0.12, "elbow": 0.12},
     **{"wrist": 0.2, "hand": 0.1},
 }
 """Deviation in radians of the turn that a joint has all through a clip."""
+COMPOSED = 0.45
+"""Share of motions that are composed of key poses; the others are recorded."""
 ARM_SPREAD = 0.14
 """Radians by which arms are held away from the body: the recorded figure is thinner than ours."""
 
@@ -42,6 +49,8 @@ class Purpose(IntEnum):
     LOOK = 2
     PIXELS = 3
     KEYPOINTS = 4
+    OTHERS = 5
+    PROPS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,13 @@ class Person:
     rotations: Float64[np.ndarray, "t 24 3"]
     """Axis-angle."""
     pelvis_world: Float64[np.ndarray, "t 3"]
+    is_composed: bool = False
+    """Composed motion has no path: the pelvis is where the floor and the feet put it."""
+
+    @property
+    def is_seated(self) -> bool:
+        """Whether a seat belongs below."""
+        return self.motion == "sit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,46 +97,79 @@ def sample_person(
     leg_length: float,
     rng: np.random.Generator,
 ) -> Person:
-    """Draw a shape, a window of a recorded motion, a heading, and a constant turn of each joint.
+    """Draw a shape, a motion (recorded or composed), a heading, and a constant turn of each joint.
 
     `leg_length` (hip to ankle, metres) scales the paths of the recordings.
     """
-    name = _choose(weights, rng)
-    rotations, root = _sample_window(motions[name], config, rng)
-    if rng.random() < 0.25:  # the arms of another recording
-        other, _ = _sample_window(motions[_choose(weights, rng)], config, rng)
-        rotations[:, ARMS] = other[:, ARMS]
-    noise = np.array([POSE_NOISE.get(joint.split("_")[-1], 0.0) for joint in JOINTS])
-    offsets = rng.normal(0, 1, (len(JOINTS), 3)) * noise[:, None]
-    offsets[JOINTS.index("left_shoulder"), 2] += ARM_SPREAD
-    offsets[JOINTS.index("right_shoulder"), 2] -= ARM_SPREAD
-    for joint in range(1, len(JOINTS)):
-        turned = Rotation.from_rotvec(rotations[:, joint]) * Rotation.from_rotvec(offsets[joint])
-        rotations[:, joint] = turned.as_rotvec()
+    is_composed = bool(rng.random() < COMPOSED)
+    if is_composed:
+        name, rotations = compose_motion(config.num_frames, config.fps, rng=rng)
+        root, extent = np.zeros((config.num_frames, 3)), 0.4
+    else:
+        name = _choose(weights, rng)
+        rotations, root = _sample_window(motions[name], config, rng)
+        _borrow_arms(rotations, motions, weights, config, rng)
+        extent = 1.0
+    _add_variation(rotations, config.fps, extent, rng)
     heading = Rotation.from_euler("y", rng.uniform(0, 2 * np.pi))
     rotations[:, 0] = (heading * Rotation.from_rotvec(rotations[:, 0])).as_rotvec()
     middle = root[len(root) // 2] * [1, 0, 1]
+    spread = 0.9 if rng.random() < 0.7 else 1.5
     return Person(
         motion=name,
-        betas=np.clip(rng.normal(0, 0.9, 10), -2.2, 2.2),
+        betas=np.clip(rng.normal(0, spread, 10), -3.0, 3.0),
         rotations=rotations,
         pelvis_world=heading.apply(root - middle) * leg_length / SOURCE_LEG,
+        is_composed=is_composed,
     )
+
+
+def _borrow_arms(
+    rotations: np.ndarray,
+    motions: dict[str, Motion],
+    weights: dict[str, float],
+    config: SynthConfig,
+    rng: np.random.Generator,
+) -> None:
+    """Blend: a walker's legs with a dancer's arms, or with composed ones."""
+    draw = rng.random()
+    if draw < 0.2:
+        rotations[:, ARMS] = _sample_window(motions[_choose(weights, rng)], config, rng)[0][:, ARMS]
+    elif draw < 0.45:
+        rotations[:, ARMS] = compose_motion(config.num_frames, config.fps, rng=rng)[1][:, ARMS]
+
+
+def _add_variation(
+    rotations: np.ndarray, fps: float, extent: float, rng: np.random.Generator
+) -> None:
+    """A constant turn of each joint and a slow one, in proportion to `POSE_NOISE`."""
+    noise = np.array([POSE_NOISE.get(joint.split("_")[-1], 0.0) for joint in JOINTS])
+    offsets = extent * rng.normal(0, 1, (len(JOINTS), 3)) * noise[:, None]
+    offsets[JOINTS.index("left_shoulder"), 2] += ARM_SPREAD
+    offsets[JOINTS.index("right_shoulder"), 2] -= ARM_SPREAD
+    times = np.arange(len(rotations)) / fps
+    slow = np.stack([0.25 * size * waver(times, rng) for size in noise], 1)
+    turned = Rotation.from_rotvec(rotations[:, 1:].reshape(-1, 3)) * Rotation.from_rotvec(
+        (offsets + slow)[:, 1:].reshape(-1, 3)
+    )
+    rotations[:, 1:] = turned.as_rotvec().reshape(len(rotations), -1, 3)
 
 
 def sample_camera(
     pelvis_world: Float64[np.ndarray, "t 3"], config: SynthConfig, *, rng: np.random.Generator
 ) -> Camera:
-    """Draw a camera that keeps the person mostly in view: whole, or cut by the border."""
+    """Draw a camera that keeps the person mostly in view: whole, small, or cut by the border."""
     height, width = config.image_size
-    focal = height / 2 / np.tan(np.deg2rad(np.exp(rng.uniform(np.log(28), np.log(62)))) / 2)
+    focal = height / 2 / np.tan(np.deg2rad(np.exp(rng.uniform(np.log(22), np.log(78)))) / 2)
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    is_close = rng.random() < 0.15
-    fraction = rng.uniform(0.9, 1.5) if is_close else rng.uniform(0.55, 0.9)
-    distance = max(focal * PERSON_HEIGHT / (fraction * height), 2.0)
+    view = rng.choice(["close", "whole", "far"], p=[0.25, 0.6, 0.15])
+    fraction = rng.uniform(*{"close": (0.95, 2.0), "whole": (0.5, 0.92), "far": (0.25, 0.5)}[view])
+    distance = max(focal * PERSON_HEIGHT / (fraction * height), 1.2)
     eye_level = rng.choice(
-        [rng.uniform(0.4, 0.9), rng.uniform(0.9, 1.8), rng.uniform(1.8, 2.8)], p=[0.2, 0.6, 0.2]
+        [rng.uniform(0.2, 0.9), rng.uniform(0.9, 1.8), rng.uniform(1.8, 2.8), rng.uniform(2.8, 5)],
+        p=[0.2, 0.5, 0.2, 0.1],
     )
+    eye_level = min(eye_level, 0.4 + 0.8 * distance)
     middle = pelvis_world[len(pelvis_world) // 2]
     # Beyond a metre the camera is carried along; within, it only turns, and not all the way.
     path = pelvis_world - middle
@@ -128,17 +177,18 @@ def sample_camera(
     carried = path * [1, 0, 1] * np.maximum(0, 1 - 1 / np.maximum(away, 1e-9))
     rest = path - carried
     metres = distance / focal
-    shift_x, shift_y = rng.uniform(-0.12, 0.12) * width, rng.uniform(-0.06, 0.06) * height
-    part = rng.uniform(-0.3, 0.5) if is_close else 0.0
+    is_close = view == "close"
+    shift_x = rng.uniform(-0.12, 0.12) * width * (2.0 if is_close else 1.0)
+    shift_y = rng.uniform(-0.06, 0.06) * height
+    part = rng.uniform(-0.5, 0.6) if is_close else 0.0
     aim = middle + np.array([shift_x * metres, shift_y * metres + part, 0.0])
     aim = aim + carried + rng.uniform(0.5, 1.0) * rest * [1, 0.7, 1]
-    start = middle * [1, 0, 1] + [0, eye_level, np.sqrt(max(distance**2 - eye_level**2 / 4, 1.0))]
-    shake, sway = rng.uniform(0, 0.006), rng.uniform(0, 0.012)
+    below = middle[1] - eye_level
+    start = middle * [1, 0, 1] + [0, eye_level, np.sqrt(max(distance**2 - below**2, 1.0))]
+    shake, sway = (0.0, 0.0) if rng.random() < 0.3 else rng.uniform(0, [0.012, 0.03])
     times = np.arange(len(path)) / config.fps
-    position = start + carried + sway * _waver(times, rng)
-    return Camera(
-        K=K, R=_look_at(position, aim, shake * _waver(times, rng), rng), position=position
-    )
+    position = start + carried + sway * waver(times, rng)
+    return Camera(K=K, R=_look_at(position, aim, shake * waver(times, rng), rng), position=position)
 
 
 def _choose(weights: dict[str, float], rng: np.random.Generator) -> str:
@@ -154,7 +204,7 @@ def _sample_window(
     return sample_motion(motion, times, mirror=bool(rng.random() < 0.5))
 
 
-def _waver(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def waver(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise of three numbers a frame, of about unit size: three slow sines each."""
     frequency, phase = rng.uniform(0.3, 2.5, (3, 3)), rng.uniform(0, 2 * np.pi, (3, 3))
     waves = np.sin(2 * np.pi * frequency * times[:, None, None] + phase)
@@ -170,5 +220,5 @@ def _look_at(
     right = np.cross(forward, [0.0, 1.0, 0.0])
     right /= np.linalg.norm(right, axis=-1, keepdims=True)
     upright = np.stack([right, np.cross(forward, right), forward], axis=1)
-    roll = Rotation.from_euler("z", rng.normal(0, 1.5), degrees=True)
+    roll = Rotation.from_euler("z", rng.normal(0, 2.5), degrees=True)
     return (Rotation.from_rotvec(wobble) * roll * Rotation.from_matrix(upright)).as_matrix()

@@ -30,6 +30,7 @@ def config_for(out: Path, **changes: object) -> SynthConfig:
         clips_per_shard=2,
         workers=0,
         crop=CropConfig(size=64),
+        photographs=False,
     )
     return replace(config, **changes)
 

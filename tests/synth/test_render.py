@@ -26,7 +26,11 @@ from extpose.synth.render import (
 from tests.synth.figure import write_motions
 
 CONFIG = SynthConfig(
-    out=Path("unused"), num_frames=3, image_size=(120, 160), crop=CropConfig(size=64)
+    out=Path("unused"),
+    num_frames=3,
+    image_size=(120, 160),
+    crop=CropConfig(size=64),
+    photographs=False,
 )
 
 
@@ -72,7 +76,7 @@ def test_the_mesh_is_in_the_picture_where_the_truth_says(studio: Studio) -> None
     (shot,) = film(studio, scene, plain, 2)
     vertices, _ = replay(studio, scene.targets)
     faces, K = studio.body.faces.numpy(), scene.camera.K
-    drawn = render_mesh(vertices[0], faces, np.zeros_like(vertices[0]), K, scene.background)
+    drawn = render_mesh(vertices[0], faces, np.zeros_like(vertices[0]), K, scene.backdrop.image)
     covered, changed = drawn.face_id >= 0, shot.rgb.astype(int).min(-1) < 90
     assert covered.sum() > 300
     assert (covered & changed).sum() / (covered | changed).sum() > 0.9
@@ -86,11 +90,19 @@ def _without_dirt(scene: Scene) -> Scene:
         noise=np.zeros_like(scene.degradation.noise),
         gain=np.ones(3),
         jpeg_quality=100,
+        coarseness=1.0,
+        shutter=0.0,
     )
     return replace(
         scene,
-        colors=np.zeros_like(scene.colors),
-        background=np.full_like(scene.background, 255),
+        subject=replace(
+            scene.subject,
+            vertices_cam=scene.vertices_cam,
+            colors=np.zeros_like(scene.subject.colors),
+        ),
+        props=(),
+        shadow=0.0,
+        backdrop=replace(scene.backdrop, image=np.full_like(scene.backdrop.image, 255)),
         degradation=clean,
         light=Light(),
     )
@@ -104,9 +116,9 @@ def test_people_stand_upright_and_in_view(studio: Studio) -> None:
         upright.append(hips > nose)
         inside = (keypoints[..., :2] >= 0).all(-1) & (keypoints[..., :2] < [160, 120]).all(-1)
         in_view.append(inside.mean())
-    assert np.mean(upright) > 0.95
-    assert np.mean(in_view) > 0.7
-    assert min(in_view) > 0.2
+    assert np.mean(upright) > 0.8
+    assert np.mean(in_view) > 0.6
+    assert min(in_view) > 0.1
 
 
 def test_the_person_who_faces_the_camera_has_the_left_on_the_right(studio: Studio) -> None:
