@@ -12,7 +12,6 @@ from jaxtyping import Float, Float32, UInt8
 
 from extpose.config import SynthConfig
 from extpose.detect.people import Detections, Track
-from extpose.keypoints import KeypointSet
 from extpose.synth.keypoints import KeypointNoise, add_noise, find_visible
 
 Observer = Callable[[np.ndarray], Detections]
@@ -33,7 +32,6 @@ def observe(
     keypoints_img: Float[np.ndarray, "t k 2"],
     keypoints_depth: Float[np.ndarray, "t k"],
     config: SynthConfig,
-    keypoint_set: KeypointSet = "coco17",
     observer: Observer | None,
     rng: np.random.Generator,
 ) -> Track:
@@ -57,7 +55,7 @@ def observe(
             np.stack([find_visible(*frame) for frame in per_frame]),
             np.asarray(is_inside),
             size=size,
-            keypoint_set=keypoint_set,
+            keypoint_set="coco17",
             noise=KeypointNoise(),
             rng=rng,
         )

@@ -279,10 +279,10 @@ def find_targets(
     K: Float64[np.ndarray, "3 3"],
 ) -> ClipTargets:
     """Labels from parameters in the camera frame, all keypoints in 3D and in the picture."""
-    rotations = [axis_angle_to_matrix(torch.from_numpy(a)).float() for a in (global_orient, pose)]
+    turns = [axis_angle_to_matrix(torch.from_numpy(a)).float() for a in (global_orient, pose)]
     shape = torch.from_numpy(betas).float().expand(len(transl), 10)
     with torch.inference_mode(), one_thread():
-        points = body.find_keypoints(*rotations, shape).double().numpy()
+        points = body.find_keypoints(turns[0], turns[1], shape).double().numpy()
     keypoints_cam = points + transl[:, None]
     labelled = np.ones((*points.shape[:2], 1))
     return ClipTargets(
