@@ -181,10 +181,10 @@ def _rasterize(vertices, faces, K, K_inverse, cull, inverse_depth, face_id, weig
     uv = _project(vertices, K)
     edge = np.empty((3, 3))
     for face in range(faces.shape[0]):
+        if cull and _determinant(vertices, faces, face) >= 0.0:
+            continue
         x0, y0, x1, y1 = _bounds(uv, faces, face, width, height)
         if x1 < x0 or y1 < y0:
-            continue
-        if cull and _determinant(vertices, faces, face) >= 0.0:
             continue
         determinant = _edges(vertices, faces, face, K_inverse, edge)
         if determinant == 0.0:

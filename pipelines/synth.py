@@ -70,8 +70,19 @@ class ShardMaker:
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make one shard and its marker; the row of the manifest."""
+        """Make one shard and its marker; `write_error` says what went wrong on the disk, or "".
+
+        A value, because what becomes of exceptions on their way out of Ray is Ray's affair.
+        """
         unit = Unit(**row)
+        try:
+            self._make(unit)
+        except OSError as error:
+            path = self.config.out / unit.name
+            return {"name": unit.name, "write_error": f"{path}: cannot be written ({error})"}
+        return {"name": unit.name, "write_error": ""}
+
+    def _make(self, unit: Unit) -> None:
         clips = (
             make_synthetic_clip(self.studio, self.config, index)
             for index in range(unit.start, unit.stop)
@@ -84,7 +95,6 @@ class ShardMaker:
             "sha256": info.sha256,
         }
         _write_json(unit.marker(self.config.out), {"identity": unit.identity, **entry})
-        return entry
 
 
 def synthesize(config: SynthConfig) -> int:
@@ -93,11 +103,14 @@ def synthesize(config: SynthConfig) -> int:
     `workers` = 0 runs in this process, without Ray.
 
     Raises:
-        ShardError: the folder holds shards that were made with other settings.
+        ShardError: the folder holds shards of other settings, or cannot be written.
         AssetError: the motion clips or the photographs cannot be had.
     """
     units = plan_units(config)
-    (config.out / MARKERS).mkdir(parents=True, exist_ok=True)
+    try:
+        (config.out / MARKERS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ShardError(f"{config.out}: cannot be written ({error})") from error
     missing = _find_missing(units, config.out)
     if missing:
         sources = Sources(
@@ -107,8 +120,9 @@ def synthesize(config: SynthConfig) -> int:
         )
         rows = [asdict(unit) for unit in missing]
         made = _make_here if config.workers == 0 else _make_on_ray
-        for _ in tqdm(made(rows, config, sources), total=len(rows), desc="synth", unit="shard"):
-            pass
+        for row in tqdm(made(rows, config, sources), total=len(rows), desc="synth", unit="shard"):
+            if row["write_error"]:
+                raise ShardError(row["write_error"])
     _write_manifest(units, config)
     return 0
 

@@ -1,1 +1,1 @@
-"""A synthetic world: the free body, moved by motion capture, dressed, lit and filmed."""
+"""A synthetic world: the free body or hand, moved, dressed, lit and filmed."""

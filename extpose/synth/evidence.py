@@ -13,7 +13,6 @@ from jaxtyping import Float, Float32, UInt8
 
 from extpose.config import SynthConfig
 from extpose.detect.people import Detections, Track
-from extpose.keypoints import KeypointSet
 from extpose.synth.keypoints import KeypointNoise, add_noise, find_visible
 from extpose.synth.noise import FITTED, NAMES, draw_evidence, load_noise
 
@@ -35,7 +34,6 @@ def observe(
     keypoints_img: Float[np.ndarray, "t k 2"],
     keypoints_depth: Float[np.ndarray, "t k"],
     config: SynthConfig,
-    keypoint_set: KeypointSet = "coco17",
     observer: Observer | None,
     rng: np.random.Generator,
 ) -> Track:
@@ -74,7 +72,7 @@ def observe(
             _visible(keypoints_img, keypoints_depth, depth_maps),
             np.asarray(is_inside),
             size=size,
-            keypoint_set=keypoint_set,
+            keypoint_set="coco17",
             noise=KeypointNoise(),
             rng=rng,
         )

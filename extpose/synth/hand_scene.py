@@ -107,7 +107,8 @@ def _sample_view(config: SynthConfig, rng: np.random.Generator) -> tuple[Camera,
     times = np.arange(config.num_frames) / config.fps
     room = max(0.5 - 0.6 * fraction, 0.08) * np.array([width, height]) / focal * depth
     middle = np.array([*rng.uniform(-room, room), depth])
-    place = middle + rng.uniform(0, 0.05) * waver(times, rng) * [1, 1, 0.7]
+    drift = rng.uniform(0, 0.07) * min(height, width) / focal * depth
+    place = middle + drift * waver(times, rng) * [1, 1, 0.5]
     turn = Rotation.from_euler("yx", [rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.9)])
     upright = np.diag([1.0, -1.0, -1.0])
     shake = Rotation.from_rotvec(rng.uniform(0, 0.01) * waver(times, rng))

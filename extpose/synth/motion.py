@@ -118,13 +118,7 @@ def sample_motion(
     cycle, inner = np.divmod(times, motion.duration)
     if not motion.is_loop:
         inner = np.where(cycle % 2 == 1, motion.duration - inner, inner)
-    rotations = np.stack(
-        [
-            Slerp(motion.times, Rotation.from_rotvec(motion.rotations[:, joint]))(inner).as_rotvec()
-            for joint in range(len(JOINTS))
-        ],
-        axis=1,
-    )
+    rotations = interpolate_turns(motion.times, motion.rotations, inner)
     root = np.stack([np.interp(inner, motion.times, motion.root[:, c]) for c in range(3)], -1)
     if motion.is_loop:
         stride = motion.root[-1] - motion.root[0]
@@ -133,6 +127,19 @@ def sample_motion(
         rotations = rotations[:, MIRRORED] * [1, -1, -1]
         root = root * [-1, 1, 1]
     return rotations, root
+
+
+def interpolate_turns(
+    times: Float64[np.ndarray, " t"],
+    rotations: Float64[np.ndarray, "t j 3"],
+    wanted: Float64[np.ndarray, " n"],
+) -> Float64[np.ndarray, "n j 3"]:
+    """All joints at other times, along the shortest turns (`Slerp` takes one joint a call)."""
+    at = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, len(times) - 2)
+    part = ((wanted - times[at]) / (times[at + 1] - times[at])).repeat(rotations.shape[1])
+    before, after = (Rotation.from_rotvec(rotations[i].reshape(-1, 3)) for i in (at, at + 1))
+    step = Rotation.from_rotvec((before.inv() * after).as_rotvec() * part[:, None])
+    return (before * step).as_rotvec().reshape(len(wanted), -1, 3)
 
 
 def _smooth(rotations: Rotation, *, is_loop: bool) -> Rotation:

@@ -109,7 +109,9 @@ def look_up(
 
 
 def _mend_lamps(light: np.ndarray) -> np.ndarray:
-    """Compression leaves black rings around what is very bright: they get its brightness."""
+    """Very bright is white; compression leaves black rings around it, which become bright too."""
+    brightest = light.max(-1, keepdims=True)
+    light = np.where(brightest > 20 * np.median(light), brightest, light)
     grown = np.asarray(cv2.dilate(light, np.ones((5, 5))), np.float64)
     is_ring = (light.min(-1) < 0.02 * grown.max(-1)) & (grown.max(-1) > 20 * np.median(light))
     return np.where(is_ring[..., None], grown, light)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
-from extpose.synth.motion import JOINTS, MIRRORED
+from extpose.synth.motion import JOINTS, MIRRORED, interpolate_turns
 
 Range = tuple[float | int, float | int]
 
@@ -107,13 +107,6 @@ def compose_motion(
     return stances[0], interpolate_poses(np.array(times), np.stack(poses), num_frames, fps)
 
 
-def draw_arms(
-    num_frames: int, fps: float, *, rng: np.random.Generator
-) -> Float64[np.ndarray, "t 24 3"]:
-    """Composed motion for those who borrow its arms."""
-    return compose_motion(num_frames, fps, rng=rng)[1]
-
-
 LEGS = ("pelvis", *(f"{side}_{part}" for side in ("left", "right")
                     for part in ("hip", "knee", "ankle", "foot")))  # fmt: skip
 
@@ -194,7 +187,7 @@ def _shortest_turn(direction: np.ndarray) -> Rotation:
 
 def interpolate_poses(
     keys: np.ndarray, poses: np.ndarray, num_frames: int, fps: float
-) -> Float64[np.ndarray, "t 24 3"]:
+) -> Float64[np.ndarray, "t j 3"]:
     """Along the shortest turns, slow at both ends of each (as people reach), with a pause."""
     times = np.arange(num_frames) / fps
     at = np.clip(np.searchsorted(keys, times, side="right") - 1, 0, len(keys) - 2)
@@ -202,9 +195,4 @@ def interpolate_poses(
     part = np.clip(part * 1.15, 0, 1)
     eased = part**3 * (10 - 15 * part + 6 * part**2)
     where = at + eased
-    order = np.arange(len(keys), dtype=np.float64)
-    joints = [
-        Slerp(order, Rotation.from_rotvec(poses[:, joint]))(where).as_rotvec()
-        for joint in range(poses.shape[1])
-    ]
-    return np.stack(joints, 1)
+    return interpolate_turns(np.arange(len(keys), dtype=np.float64), poses, where)

@@ -32,7 +32,7 @@ from extpose.synth.world import Purpose, make_rng
 SUPERSAMPLE = 2
 BLUR_SAMPLES = 4
 """Moments of a frame with motion blur, each seen from another part of the pixel."""
-CLOTH_DEPTH = 0.05
+CLOTH_DEPTH = 0.07
 HAND_DEPTH = np.array([0.032, *(0.03, 0.02, 0.014, 0.008), *(0.03, 0.015, 0.013, 0.008) * 4])
 """How deep below the skin a keypoint of a hand may lie, metres: wrist, thumb, fingers."""
 AS_IS = Light(ambient=1.0, diffuse=0.0)
@@ -95,7 +95,6 @@ def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip
         vertices_img=project(scene.vertices_cam, scene.camera.K),
         keypoints_img=project(scene.evidence_cam, scene.camera.K),
         keypoints_depth=scene.evidence_cam[..., 2],
-        keypoint_set=keypoint_set,
         config=config,
         observer=studio.observer,
         rng=make_rng(config.seed, config.split, index, Purpose.KEYPOINTS),

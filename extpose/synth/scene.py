@@ -219,8 +219,8 @@ def _add_props(
     if rng.random() < 0.35:
         away = (camera.position[middle] - pelvis) * [1, 0, 1]
         length = max(float(np.linalg.norm(away)), 1e-6)
-        part = rng.choice([rng.uniform(0.2, 0.6), rng.uniform(-1.5, -0.2)], p=[0.75, 0.25])
-        aside = np.array([-away[2], 0.0, away[0]]) / length * rng.normal(0, 0.35)
+        part = rng.choice([rng.uniform(0.12, 0.4), rng.uniform(-1.5, -0.2)], p=[0.7, 0.3])
+        aside = np.array([-away[2], 0.0, away[0]]) / length * rng.normal(0, 0.45)
         heading = Rotation.from_euler("y", np.arctan2(away[0], away[2]) + rng.normal(0, 0.5))
         place = pelvis * [1, 0, 1] + part * away + aside
         meshes.append(draw_obstacle(rng).move(heading.as_matrix(), place))
@@ -279,10 +279,10 @@ def find_targets(
     K: Float64[np.ndarray, "3 3"],
 ) -> ClipTargets:
     """Labels from parameters in the camera frame, all keypoints in 3D and in the picture."""
-    rotations = [axis_angle_to_matrix(torch.from_numpy(a)).float() for a in (global_orient, pose)]
+    turns = [axis_angle_to_matrix(torch.from_numpy(a)).float() for a in (global_orient, pose)]
     shape = torch.from_numpy(betas).float().expand(len(transl), 10)
     with torch.inference_mode(), one_thread():
-        points = body.find_keypoints(*rotations, shape).double().numpy()
+        points = body.find_keypoints(turns[0], turns[1], shape).double().numpy()
     keypoints_cam = points + transl[:, None]
     labelled = np.ones((*points.shape[:2], 1))
     return ClipTargets(

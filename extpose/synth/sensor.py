@@ -61,6 +61,7 @@ def degrade(
     top, left = rng.integers(0, NOISE_MARGIN, 2)
     noise = degradation.noise[top : top + height, left : left + width]
     grain = cv2.merge([noise, noise, noise])
-    gained = cv2.multiply(image, (*degradation.gain.tolist(), 0.0), dtype=cv2.CV_32F)
+    table = np.clip(np.arange(256)[:, None] * degradation.gain, 0, 255).astype(np.uint8)
+    gained = cv2.LUT(image, table[None])
     noisy = np.asarray(cv2.add(gained, grain, dtype=cv2.CV_8U), np.uint8)
     return decode_image(encode_jpeg(noisy, degradation.jpeg_quality))

@@ -1,40 +1,89 @@
-"""CPU milliseconds a frame of the stages of a synthetic clip, on one thread.
+"""Synthetic clips: CPU milliseconds a frame by stage, frames a second, what workers add.
 
-python tests/benchmarks/bench_synth.py
+python tests/benchmarks/bench_synth.py            # one thread, stages and frames a CPU second
+python tests/benchmarks/bench_synth.py --workers  # also whole runs with 1 and 2 Ray workers
 """
 
+import sys
+import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean
 
 from extpose.assets import fetch
 from extpose.config import CropConfig, SynthConfig
+from extpose.data.shards import encode_clip
+from extpose.synth.photographs import load_photographs
 from extpose.synth.render import build_scene, film, make_synthetic_clip, open_studio
+from pipelines.synth import synthesize
 
-CLIPS = 8
+CLIPS = 16
+
+
+def print_stages(config: SynthConfig) -> None:
+    """One row: the mean over clips."""
+    photographs = load_photographs(fetch("panoramas"), fetch("photographs"), config.split)
+    studio = open_studio(config, fetch("motion"), photographs=photographs)
+    make_synthetic_clip(studio, config, CLIPS)
+    rows = []
+    for index in range(CLIPS):
+        marks = [time.process_time()]
+        scene = build_scene(studio, config, index)
+        marks.append(time.process_time())
+        list(film(studio, scene, config, index))
+        marks.append(time.process_time())
+        encode_clip(make_synthetic_clip(studio, config, index))
+        marks.append(time.process_time())
+        build, shoot, total = (b - a for a, b in pairwise(marks))
+        rows.append((build, shoot, max(total - build - shoot, 0.0), total))
+    cost = [mean(column) / config.num_frames * 1e3 for column in zip(*rows, strict=True)]
+    size = f"{config.image_size[1]}x{config.image_size[0]}"
+    print(
+        f"{config.body:5} {size:9} {config.crop.size:4}  {cost[0]:5.1f} {cost[1]:5.1f} "
+        f"{cost[2]:18.1f} {cost[3]:6.1f} {1000 / cost[3]:13.0f}"
+    )
+
+
+def print_scaling(num_clips: int = 64) -> None:
+    """Wall time of whole runs, start of Ray left out by making some clips before."""
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            config = SynthConfig(
+                out=Path(folder) / "0",
+                image_size=(256, 256),
+                num_clips=num_clips,
+                clips_per_shard=4,
+                workers=workers,
+            )
+            synthesize(replace(config, num_clips=4 * workers))
+            seconds = []
+            for clips in (num_clips // 4, num_clips):
+                start = time.monotonic()
+                out = Path(folder) / f"{clips}"
+                synthesize(replace(config, out=out, num_clips=clips, seed=clips))
+                seconds.append(time.monotonic() - start)
+            # Both runs start Ray: their difference is the work of three quarters of the clips.
+            rate = (num_clips - num_clips // 4) * config.num_frames / (seconds[1] - seconds[0])
+            print(f"{workers} workers: {rate:.0f} frames/s written")
 
 
 def main() -> None:
-    print("picture    crop  scene  film  crops and drawings  total   (CPU ms a frame)")
-    for image_size, crop in (((360, 480), 256), ((360, 480), 128), ((256, 256), 128)):
-        config = SynthConfig(out=Path("unused"), image_size=image_size, crop=CropConfig(size=crop))
-        studio = open_studio(config, fetch("motion"))
-        make_synthetic_clip(studio, config, CLIPS)
-        rows = []
-        for index in range(CLIPS):
-            marks = [time.process_time()]
-            scene = build_scene(studio, config, index)
-            marks.append(time.process_time())
-            list(film(studio, scene, config, index))
-            marks.append(time.process_time())
-            make_synthetic_clip(studio, config, index)
-            marks.append(time.process_time())
-            build, shoot, total = (b - a for a, b in pairwise(marks))
-            rows.append((build, shoot, max(total - build - shoot, 0.0), total))
-        cost = [median(column) / config.num_frames * 1e3 for column in zip(*rows, strict=True)]
-        size = f"{image_size[1]}x{image_size[0]}"
-        print(f"{size:9}  {crop:4}  {cost[0]:5.1f} {cost[1]:5.1f} {cost[2]:18.1f} {cost[3]:6.1f}")
+    print("body  picture   crop  scene  film  crops and drawings  total  frames/CPU s")
+    for body, image_size, crop in (
+        ("body", (256, 256), 256),
+        ("body", (360, 480), 256),
+        ("body", (256, 256), 128),
+        ("hand", (256, 256), 256),
+    ):
+        print_stages(
+            SynthConfig(
+                out=Path("unused"), body=body, image_size=image_size, crop=CropConfig(size=crop)
+            )
+        )
+    if "--workers" in sys.argv:
+        print_scaling()
 
 
 if __name__ == "__main__":

@@ -111,6 +111,27 @@ def test_the_plan_names_every_clip_once_and_refuses_none(tmp_path: Path) -> None
         plan_units(config_for(tmp_path, num_clips=0))
 
 
+def test_a_disk_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ShardError, match="file/out: cannot be written"):
+        synthesize(config_for(tmp_path / "file" / "out"))
+
+    def no_space(path: Path, clips: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipelines.synth, "write_shard", no_space)
+    with pytest.raises(ShardError, match=r"synth-train-000000.tar: cannot be written .*No space"):
+        synthesize(config_for(tmp_path / "out"))
+
+
+def test_hands(tmp_path: Path) -> None:
+    synthesize(config_for(tmp_path / "out", body="hand", num_clips=2))
+    clips = [clip for path in (tmp_path / "out").glob("*.tar") for clip in read_shard(path)]
+    assert {clip.meta.body for clip in clips} == {"mano"}
+
+
 @pytest.mark.ray
 def test_ray_gives_the_same_bytes(tmp_path: Path, ray_local: None) -> None:
     synthesize(config_for(tmp_path / "here"))
