@@ -31,6 +31,8 @@ from pipelines.multiview_people import Person, Recording
 ROBUST = 0.01
 """Error from which an observation loses weight, in box sizes: 8 pixels of someone 800 high."""
 LIMBS = slice(5, 17)
+TRUNK = [5, 6, 11, 12]
+"""Without these in one frame no body is fitted."""
 
 
 def run(options: MultiviewArgs) -> str:
@@ -53,7 +55,7 @@ def run(options: MultiviewArgs) -> str:
         found = triangulate(cameras, keypoints, scale=scale)
         points = smooth(found.points_world, fps=recording.fps)
         body = None
-        if options.body:
+        if options.body and np.isfinite(points[:, TRUNK]).all((1, 2)).any():
             body = fit_body(cameras, keypoints, points, body=load_body_model(), scale=2 * scale)
         solved.append(
             Person(
@@ -163,7 +165,11 @@ def describe(recording: Recording, people: list[Person], reference: Path | None)
             ("uncertainty, mm", 1000 * found.uncertainty[None]),
         ):
             values = errors[:, :, LIMBS]
-            middle, high = np.nanpercentile(values, [50, 90])
+            values = values[np.isfinite(values)]
+            if not len(values):
+                lines.append(f"  {title}: nothing to measure")
+                continue
+            middle, high = np.percentile(values, [50, 90])
             lines.append(f"  {title}: median {middle:.1f}, 90 % {high:.1f}")
         missing = 100 * float(np.isnan(person.points_world[:, LIMBS]).any(-1).mean())
         lines.append(f"  not found: {missing:.1f} %")

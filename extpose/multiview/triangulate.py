@@ -63,10 +63,12 @@ def triangulate(
     spread = np.sqrt(squared * np.maximum(count - 1, 0) / np.maximum(count, 1))
     reprojection, left_out = _distances(cameras, seen, use, points, jackknife)
     depth = np.stack([camera.to_camera(points)[..., 2] / camera.focal for camera in cameras])
-    pixel = np.nanmean(np.where(use, reprojection * depth, np.nan), 0, where=use | ~use.any(0))
+    metres = reprojection * depth
+    measured = np.isfinite(metres) & use
+    pixel = np.where(measured, metres, 0).sum(0) / np.maximum(measured.sum(0), 1)
     # Two views have nobody to leave out: what they disagree by, in metres.
     uncertainty = np.where(count >= 3, spread, 2 * pixel)
-    bad = ~np.isfinite(uncertainty) | (uncertainty > MAX_UNCERTAINTY)
+    bad = ~np.isfinite(points).all(-1) | (uncertainty > MAX_UNCERTAINTY)
     points = np.where(bad[:, None], np.nan, points)
     return Triangulated(
         points_world=points.reshape(*shape, 3),
