@@ -90,6 +90,27 @@ class ValidateArgs:
 
 
 @dataclass(frozen=True)
+class MultiviewArgs:
+    """`extpose multiview`."""
+
+    video: tyro.conf.Positional[tuple[Path, ...]]
+    """One a camera: named like the cameras, or in their order."""
+    calibration: Path
+    """Cameras: Pose2Sim's TOML, or JSON (docs/multiview.md)."""
+    out: Path = Path("runs/multiview")
+    offset: tuple[int, ...] = ()
+    """For each video the frame at which all of them start; none: the first."""
+    num_frames: int = 0
+    """0: all that the videos have in common."""
+    refine: bool = True
+    """Move the cameras a little, so that the limbs agree in all views."""
+    body: bool = True
+    """Fit the free body to all views."""
+    reference: Path | None = None
+    """A file with `joints_world` to compare the first person with."""
+
+
+@dataclass(frozen=True)
 class NoArgs:
     """A verb without options."""
 

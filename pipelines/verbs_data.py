@@ -13,6 +13,7 @@ from pipelines.arguments import (
     FitNoiseArgs,
     InspectArgs,
     MocapArgs,
+    MultiviewArgs,
     ValidateArgs,
     Verb,
 )
@@ -81,6 +82,16 @@ def run_ingest(args: list[str], verb: Verb) -> int:
     return ingest(config, source)
 
 
+def run_multiview(args: list[str], verb: Verb) -> int:
+    """Videos of several cameras to people in 3D."""
+    options = parsing.parse(MultiviewArgs, args, verb)
+    parsing.require_some("video", options.video, verb)
+    from pipelines.multiview import run
+
+    print(f"{run(options)}\n{options.out / 'report.html'}")
+    return 0
+
+
 def run_mocap(args: list[str], verb: Verb) -> int:
     """Motion capture to poses for a discriminator."""
     options = parsing.parse(MocapArgs, args, verb)
@@ -146,6 +157,11 @@ VERBS: dict[str, Verb] = {
         "A labelled data set, as downloaded, to shards.",
         "extpose ingest 3dpw --root /data/3DPW --split test --out data/3dpw-test",
         run_ingest,
+    ),
+    "multiview": Verb(
+        "People in 3D from the videos of several calibrated cameras: a reference to evaluate by.",
+        "extpose multiview cam1.mp4 cam2.mp4 cam3.mp4 --calibration cameras.toml --out data/mine",
+        run_multiview,
     ),
     "mocap": Verb(
         "Motion capture of AMASS (or free poses) to what the adversarial term learns from.",

@@ -9,15 +9,20 @@ import torch
 
 import pipelines.sources.pose2sim as pose2sim
 from extpose.body_model import load_body_model
-from extpose.config import EvaluateConfig
+from extpose.config import EvaluateConfig, IngestConfig, ModelConfig
+from extpose.data.shards import write_shard
 from extpose.errors import ExtPoseError
 from extpose.evaluation.posed import Posed, load_reader
 from extpose.evaluation.protocols import PROTOCOLS
 from extpose.evaluation.scoring import score_clip
 from extpose.evaluation.summary import ProtocolResult, summarise
 from extpose.evaluation.truth import read_truth
+from extpose.model.extpose import ExtPose
+from extpose.model.weights import save_model
 from pipelines.benchmark import COLUMNS, baseline_rows, benchmark_table, open_benchmark
+from pipelines.evaluate import evaluate
 from pipelines.records import Record
+from tests.plain_clips import synthetic_clip
 
 STORED = Path(__file__).parents[1] / "data" / "pose2sim_prediction.npz"
 """A disturbed copy of the reference as `cam01` sees it, and what the stand-alone scorer of the
@@ -117,3 +122,31 @@ def test_the_data_have_one_place_in_the_cache(
     assert config.protocol == ("pose2sim",)
     assert open_benchmark(EvaluateConfig(benchmark="pose2sim")).data == config.data
     assert len(made) == 2
+
+
+def test_a_network_is_evaluated_by_the_name_of_the_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_config: ModelConfig
+) -> None:
+    """With a rendered clip in the place of the videos."""
+
+    def ingest(config: IngestConfig, source: object) -> int:
+        config.out.mkdir(parents=True)
+        write_shard(config.out / "0.tar", [synthetic_clip("a", num_frames=5)])
+        return 0
+
+    monkeypatch.setattr("pipelines.ingest.ingest", ingest)
+    monkeypatch.setattr("pipelines.benchmark.cache_dir", lambda: tmp_path)
+    torch.manual_seed(0)
+    save_model(tmp_path / "model.safetensors", ExtPose(tiny_model_config))
+    found = evaluate(
+        EvaluateConfig(
+            benchmark="pose2sim",
+            checkpoint=tmp_path / "model.safetensors",
+            out=tmp_path / "out",
+            pictures=0,
+        )
+    )
+    assert found.results[0].protocol.name == "pose2sim"
+    assert "T-pose, best heading" in found.table()
+    for name in ("report.html", "results.md"):
+        assert "BlazePose heavy 3D, per frame" in (tmp_path / "out" / name).read_text()
