@@ -10,7 +10,7 @@ import pytest
 import pipelines.synth
 from extpose.config import CropConfig, SynthConfig
 from extpose.data.shards import read_shard
-from extpose.errors import ShardError
+from extpose.errors import ExtPoseError
 from pipelines.synth import plan_units, synthesize
 from tests.synth.figure import write_motions
 
@@ -95,9 +95,9 @@ def test_a_clip_does_not_depend_on_the_shards(tmp_path: Path) -> None:
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     config = config_for(tmp_path / "out", num_clips=2)
     synthesize(config)
-    with pytest.raises(ShardError, match="made with other settings"):
+    with pytest.raises(ExtPoseError, match="seed: 0, now 1"):
         synthesize(replace(config, seed=1))
-    with pytest.raises(ShardError, match="not a shard of this run"):
+    with pytest.raises(ExtPoseError, match="split: train, now val"):
         synthesize(replace(config, split="val"))
     assert synthesize(replace(config, workers=5)) == 0  # nothing is missing: no Ray is started
 
