@@ -16,6 +16,7 @@ from extpose.config import PreprocessConfig
 from extpose.data.clip import make_video_id
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.storage import Location
+from pipelines.committed import Survey, clear_for, survey
 from pipelines.detections import detection_settings
 from pipelines.ledger import Outcome, Unit, add_counts
 from pipelines.probing import Failed, Known, Probed, probe_videos
@@ -113,6 +114,44 @@ def _plan_video(
 
 def _hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def survey_units(
+    units: list[Unit], config: PreprocessConfig, settings: dict[str, Any]
+) -> Survey[Outcome]:
+    """What the output folder holds of them."""
+    return survey(config.out, {unit.name: unit.identity for unit in units}, Outcome, settings)
+
+
+def clear_output(
+    found: Survey[Outcome],
+    videos: list[PlannedVideo],
+    config: PreprocessConfig,
+    settings: dict[str, Any],
+) -> None:
+    """Refuse a folder of something else, or make room. Raises ExtPoseError and WriteError."""
+    clear_for(
+        found,
+        settings,
+        redo=config.redo,
+        prune=config.prune,
+        is_planned=is_other_cut(videos),
+    )
+
+
+def is_other_cut(videos: list[PlannedVideo]) -> Callable[[str], bool]:
+    """Whether a unit's name is of one of these videos."""
+    planned = {video.video_id for video in videos}
+    return lambda name: name.rpartition("-")[0] in planned
+
+
+def missing_units(units: list[Unit], found: Survey[Outcome]) -> list[Unit]:
+    """Those that are to be done.
+
+    Quarantined ones are tried again: the disk or the file may be better now.
+    """
+    kept = {name for name, outcome in found.done.items() if outcome.status != "quarantined"}
+    return [unit for unit in units if unit.name not in kept]
 
 
 def make_manifest(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from extpose.asset_table import ASSETS
 from extpose.config import DetectConfig, PreprocessConfig
 from extpose.errors import ExtPoseError
-from pipelines.committed import Survey, clear_for, remove, survey
+from pipelines.committed import remove
 from pipelines.detections import KeptDetect
 from pipelines.ledger import (
     MANIFEST,
@@ -39,7 +39,16 @@ from pipelines.ledger import (
     open_output,
     write_text,
 )
-from pipelines.plan import PlannedVideo, make_manifest, plan_videos, quarantine_rows, settings_of
+from pipelines.plan import (
+    PlannedVideo,
+    clear_output,
+    make_manifest,
+    missing_units,
+    plan_videos,
+    quarantine_rows,
+    settings_of,
+    survey_units,
+)
 from pipelines.probing import read_probes, write_probes
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
@@ -63,6 +72,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         ExtPoseError: the folder holds shards of other settings, or the run failed.
         AssetError: the detector's weights cannot be had.
     """
+    if config.dry_run:
+        raise ValueError("dry_run: `pipelines.dry_run.dry_run` makes the plan alone")
     spec = detector or person_detector()
     videos_found = find_videos(config.source.path)
     if not videos_found:
@@ -74,14 +85,7 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         write_probes(config.out, known, videos_found)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)
-        planned = {video.video_id for video in videos}
-        clear_for(
-            found,
-            settings,
-            redo=config.redo,
-            prune=config.prune,
-            is_planned=lambda name: name.rpartition("-")[0] in planned,
-        )
+        clear_output(found, videos, config, settings)
         missing = missing_units(units, found)
         log.info("%d units, %d to do", len(units), len(missing))
         if missing:
@@ -90,22 +94,6 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
             with ray_session():
                 _run(missing, config, spec)
         return _write_summary(videos, survey_units(units, config, settings).done, config, settings)
-
-
-def survey_units(
-    units: list[Unit], config: PreprocessConfig, settings: dict[str, Any]
-) -> Survey[Outcome]:
-    """What the output folder holds of them."""
-    return survey(config.out, {unit.name: unit.identity for unit in units}, Outcome, settings)
-
-
-def missing_units(units: list[Unit], found: Survey[Outcome]) -> list[Unit]:
-    """Those that are to be done.
-
-    Quarantined ones are tried again: the disk or the file may be better now.
-    """
-    kept = {name for name, outcome in found.done.items() if outcome.status != "quarantined"}
-    return [unit for unit in units if unit.name not in kept]
 
 
 def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:

@@ -37,6 +37,11 @@ def run_synth(args: list[str], verb: Verb) -> int:
 def run_preprocess(args: list[str], verb: Verb) -> int:
     """Videos to shards."""
     config = parsing.parse(PreprocessConfig, args, verb)
+    if config.dry_run:
+        from pipelines.dry_run import dry_run
+
+        print(dry_run(config))
+        return 0
     from pipelines.preprocess import preprocess
 
     return preprocess(config)
