@@ -9,7 +9,7 @@ with, `manifest.json` is there only when it is whole.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
@@ -140,7 +140,7 @@ def survey(
         out=out,
         done={o.name: o for o in mine if not o.sha256 or shards.get(o.name) == o.num_bytes},
         changed=tuple(o.name for o in outcomes if o.identity != identities[o.name]),
-        differences=tuple(_differences(_settings_of(out), settings)),
+        differences=settings_differences(_settings_of(out) or settings, settings),
         strangers=tuple(sorted(set(shards) - set(identities))),
         leftovers=tuple(sorted(markers - set(shards) - set(identities))),
     )
@@ -162,19 +162,21 @@ def _settings_of(out: Location) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> Iterable[str]:
-    if old is None:
-        return
-    ours, theirs = _flat(json.loads(json.dumps(new))), _flat(old)
-    for name in sorted({*ours, *theirs}):
-        if ours.get(name) != theirs.get(name):
-            yield f"{name}: {theirs.get(name, 'absent')}, now {ours.get(name, 'absent')}"
+def settings_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is not the same, as `name: old, now new`."""
+    ours, theirs = flat_settings(json.loads(json.dumps(new))), flat_settings(old)
+    return tuple(
+        f"{name}: {theirs.get(name, 'absent')}, now {ours.get(name, 'absent')}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        inner = _flat(item, f"{prefix}{name}.") if isinstance(item, dict) else None
+        inner = flat_settings(item, f"{prefix}{name}.") if isinstance(item, dict) else None
         flat.update({f"{prefix}{name}": item} if inner is None else inner)
     return flat
 
@@ -194,7 +196,8 @@ def clear_for(
     videos) go with `redo`. Raises ExtPoseError and WriteError.
     """
     refuse(found, redo=redo, prune=prune, is_planned=is_planned)
-    for name in (*found.strangers, *(found.leftovers if prune else ())):
+    leftovers = [name for name in found.leftovers if prune or (redo and is_planned(name))]
+    for name in (*found.strangers, *leftovers):
         remove(found.out / MANIFEST)
         remove_unit(found.out, name)
     if found.differences or storage.find_file(found.out / SETTINGS) is None:

@@ -7,7 +7,16 @@ import sys
 
 from extpose.config import IngestConfig, PreprocessConfig, SynthConfig
 from pipelines import parsing
-from pipelines.arguments import DemoArgs, DoctorArgs, InspectArgs, MocapArgs, ValidateArgs, Verb
+from pipelines.arguments import (
+    DemoArgs,
+    DoctorArgs,
+    ExplainArgs,
+    InspectArgs,
+    MocapArgs,
+    RebuildArgs,
+    ValidateArgs,
+    Verb,
+)
 
 
 def run_demo(args: list[str], verb: Verb) -> int:
@@ -106,6 +115,28 @@ def run_validate(args: list[str], verb: Verb) -> int:
     return validate(options.folder)
 
 
+def run_explain(args: list[str], verb: Verb) -> int:
+    """Where a sample comes from, or why there is none."""
+    options = parsing.parse(ExplainArgs, args, verb)
+    from pipelines.explain import explain
+
+    print(explain(options.what, options.data))
+    return 0
+
+
+def run_rebuild(args: list[str], verb: Verb) -> int:
+    """A sample made again and compared; 1 when it is not the same."""
+    options = parsing.parse(RebuildArgs, args, verb)
+    from pipelines.rebuild import rebuild
+
+    made = rebuild(options.key, options.data, source=options.source)
+    if made.differing:
+        print(f"{options.key}: not the same: {', '.join(made.differing)}")
+        return 1
+    print(f"{options.key}: {made.members} members, the same bytes")
+    return 0
+
+
 VERBS: dict[str, Verb] = {
     "demo": Verb(
         "The whole line on a real video, with pictures and a report.", "extpose demo", run_demo
@@ -139,6 +170,16 @@ VERBS: dict[str, Verb] = {
         "Draw the clips of a shard as a contact sheet.",
         "extpose inspect data/walk/*.tar --out sheets",
         run_inspect,
+    ),
+    "explain": Verb(
+        "Where a sample comes from, or why a frame is in none.",
+        "extpose explain walk.mp4:120 --data data/walk",
+        run_explain,
+    ),
+    "rebuild": Verb(
+        "Make a sample again from its source, and compare the bytes.",
+        "extpose rebuild walk-1f0c5a3e9b_0_000000 --data data/walk",
+        run_rebuild,
     ),
     "validate": Verb(
         "Check shards against the contract and their manifest.",

@@ -272,9 +272,7 @@ def test_known_videos_are_not_read_again_unless_they_changed(videos, tmp_path, m
     assert fresh == {}  # changed a moment ago
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10, deadline=None)
 @given(
     people=st.lists(
         st.tuples(st.integers(0, 25), st.integers(1, 26), st.floats(6, 60), st.floats(0.05, 1)),
