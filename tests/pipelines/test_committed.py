@@ -1,8 +1,13 @@
 """Folders of committed units, on a disk and in a store: what is redone, kept, refused, deleted."""
 
 import json
+import resource
+import shutil
+import subprocess
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +196,49 @@ def test_a_dead_run_s_lease_ends(s3, tmp_path):
     with open_output(out, QUICK):
         leases = storage.list_files(out / "leases", ".json")
         assert "dead.json" not in {entry.location.name for entry in leases}
+
+
+def tmpfs(folder: Path, num_bytes: int) -> Iterator[None]:
+    """A small disk of its own, where that is allowed."""
+    folder.mkdir()
+    options = f"size={num_bytes}"
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+                          capture_output=True)  # fmt: skip
+    if made.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def limited_files(_: Path, num_bytes: int) -> Iterator[None]:
+    """No file may be larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", [tmpfs, limited_files])
+def test_a_full_disk_leaves_nothing_half_written_and_a_second_run_ends(videos, tmp_path, kind):
+    run(config_of(videos, tmp_path / "whole"))
+    whole = shards(tmp_path / "whole")
+    small = tmp_path / "small"
+    config = config_of(videos, small, keep_detections=False)
+    # Room for the small shards of the first video, not for those of the second.
+    room = {tmpfs: 2 * 65536, limited_files: 45000}[kind]
+    space = contextmanager(kind)(small, room)
+    with space:
+        message = r"small/.*: cannot be written \(.*(No space left|File too large)"
+        with pytest.raises(WriteError, match=message):
+            run(config)
+        assert not list(small.rglob("*.tmp"))
+        made = shards(small)
+        assert {name: whole[name] for name in made} == made
+        assert len(made) < len(whole)
+        kept = tmp_path / "kept"
+        shutil.copytree(small, kept)
+    run(replace(config, out=kept))
+    assert shards(kept) == whole
 
 
 def test_a_store_that_fails_stops_the_run_which_then_goes_on(videos, tmp_path, s3):
