@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
+from extpose.errors import StoreError
+
 T = TypeVar("T")
 TRIES, TIMEOUT = 6, 20.0
 FIRST_PAUSE = 0.25
@@ -116,7 +118,7 @@ def _found(info: Any) -> Found:
 
 
 def _try(key: str, operation: Callable[[], T]) -> T:
-    """The operation, again when it fails. Raises OSError with the key in its message."""
+    """The operation, again when it fails. Raises StoreError with the key in its message."""
     tries = max(1, int(os.environ.get("EXTPOSE_S3_TRIES", TRIES)))
     for i in range(tries):
         try:
@@ -125,7 +127,7 @@ def _try(key: str, operation: Callable[[], T]) -> T:
             raise
         except OSError as error:
             if i + 1 == tries or any(word in str(error) for word in HOPELESS):
-                raise OSError(f"s3://{key}: {error} (try {i + 1} of {tries})") from error
+                raise StoreError(f"s3://{key}: {error} (try {i + 1} of {tries})") from error
             log.debug("s3://%s: try %d: %s", key, i + 1, error)
             time.sleep(FIRST_PAUSE * 2**i)
     raise AssertionError("no try is left")

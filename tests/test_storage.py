@@ -15,7 +15,7 @@ from extpose.config import DataConfig
 from extpose.data.loader import ClipDataset, open_folders, training_batches
 from extpose.data.sampler import StepSampler
 from extpose.data.shards import ShardIndex, read_shard, write_shard
-from extpose.errors import ShardError
+from extpose.errors import ShardError, StoreError
 from extpose.storage import S3Path
 from tests.plain_clips import synthetic_clip
 
@@ -187,6 +187,6 @@ def test_a_store_that_fails_for_ever_is_named_and_holds_nothing(s3, tmp_path):
     fault.times = 0
     assert storage.find_file(path) is None
     before = len(s3.requests)
-    with pytest.raises(OSError, match=r"nobucket/x: .*\(try 1 of 4\)"):
+    with pytest.raises(StoreError, match=r"nobucket/x: .*\(try 1 of 4\)"):
         storage.write_bytes(S3Path("s3://nobucket/x"), b"x")
     assert len(s3.requests) - before <= 3
