@@ -1,5 +1,7 @@
 """Every knob, as frozen dataclasses. Standard library only.
 
+Folders of videos and shards may lie in an S3-compatible store: `s3://bucket/prefix`.
+
 The command line is derived from these classes (field docstrings become its help text), and every
 run writes the resolved config into its folder. A field that has no effect is an error.
 """
@@ -12,6 +14,7 @@ from extpose.model_config import ModelConfig as ModelConfig
 from extpose.model_config import Scope as Scope
 from extpose.objective_config import AdversaryConfig as AdversaryConfig
 from extpose.objective_config import LossConfig as LossConfig
+from extpose.storage import Location
 
 Trainable = Literal["all", "qk", "first_half", "added"]
 """What of the backbone is trained; see `training/trainable.py`."""
@@ -69,7 +72,7 @@ class DetectConfig:
 class SourceConfig:
     """The videos to read."""
 
-    path: tuple[Path, ...]
+    path: tuple[Location, ...]
     """Video files, or folders that are searched for them."""
 
 
@@ -78,7 +81,8 @@ class PreprocessConfig:
     """`extpose preprocess`: videos to shards."""
 
     source: SourceConfig
-    out: Path
+    out: Location
+    """Folder of the shards."""
     split: Literal["train", "val", "test"] = "train"
     unit_frames: int = 256
     """A work unit is at most this many frames of one video; one unit makes one shard."""
@@ -87,6 +91,17 @@ class PreprocessConfig:
     num_detectors: int = 2
     """Detector processes."""
     gpus_per_detector: float = 0.0
+    dry_run: bool = False
+    """Only print the plan: what is there, what is missing, time and bytes. Writes nothing."""
+    redo: bool = False
+    """The folder was made with other settings: make again what they decide."""
+    prune: bool = False
+    """Delete shards of videos that are not among the given ones any more."""
+    rehash: bool = False
+    """Read every video, also those whose size and time of change are the known ones."""
+    keep_detections: bool = True
+    """Keep what the detector found (`detections/`, a hundredth of the shards' bytes): other crops,
+    drawings or tracking then need no second detection."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
@@ -96,7 +111,8 @@ class PreprocessConfig:
 class IngestConfig:
     """`extpose ingest`: a labelled data set, as downloaded, to shards."""
 
-    out: Path
+    out: Location
+    """Folder of the shards."""
     root: Path = Path()
     """Folder of the data set as downloaded."""
     split: Literal["train", "val", "test"] = "test"
@@ -112,6 +128,10 @@ class IngestConfig:
     """Frames of one clip at most."""
     workers: int = 2
     """Processes; 0: this one, without Ray."""
+    redo: bool = False
+    """The folder was made with other settings: make it again, unit by unit."""
+    prune: bool = False
+    """Delete shards of units that are not among the asked ones."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
@@ -121,7 +141,8 @@ class IngestConfig:
 class SynthConfig:
     """`extpose synth`: rendered clips of the free body or hand with exact truth."""
 
-    out: Path
+    out: Location
+    """Folder of the shards."""
     body: Literal["body", "hand"] = "body"
     """Whole people, or single right and left hands."""
     num_clips: int = 64
@@ -143,6 +164,10 @@ class SynthConfig:
     """Whether shards also hold the vertices of each frame (160 kB a frame for a body)."""
     clips_per_shard: int = 16
     workers: int = 2
+    redo: bool = False
+    """The folder was made with other settings: make it again, shard by shard."""
+    prune: bool = False
+    """Delete shards beyond the asked ones."""
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
 
@@ -213,7 +238,7 @@ class EngineConfig:
 class TrainConfig:
     """`extpose train`: shards to a checkpoint."""
 
-    data: tuple[Path, ...] = (Path("data"),)
+    data: tuple[Location, ...] = (Path("data"),)
     """Folders of shards, one a data set."""
     mix: tuple[float, ...] = ()
     """Share of each data set in what is trained on, in any unit (0.5 0.3 0.2; 5 3 2). None given:
@@ -234,7 +259,7 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     log_every: int = 10
-    validation: Path | None = None
+    validation: Location | None = None
     """Folder of labelled shards that are held out: metrics during training, and the best weights
     in `best.safetensors`."""
     validate_every: int = 1000
@@ -261,7 +286,7 @@ class TrainConfig:
 class EvaluateConfig:
     """`extpose evaluate`: metrics on labelled shards, by named protocols."""
 
-    data: Path = Path()
+    data: Location = Path()
     """Folder of labelled shards, or ..."""
     benchmark: str | None = None
     """... `pose2sim`: real footage of one man in four views, fetched and cut at the first use."""

@@ -16,6 +16,10 @@ class VideoError(ExtPoseError):
         return type(self), (self.path, self.reason, self.detail)
 
 
+class StoreError(ExtPoseError, OSError):
+    """A store that does not answer, or refuses: an `OSError` for those who read and write files."""
+
+
 class ShardError(ExtPoseError):
     """A shard or sample that breaks the contract of `docs/data.md`."""
 

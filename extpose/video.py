@@ -17,7 +17,7 @@ size_changed     frames of another size in the middle
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -34,6 +34,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from extpose.errors import VideoError
+from extpose.storage import Location, find_file, open_stream
 
 TOLERANCE = 2
 """Frames that may be missing at the end: edit lists and B-frames make containers promise more."""
@@ -71,12 +72,12 @@ class Frame:
     rgb: UInt8[np.ndarray, "h w 3"]
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Location) -> VideoInfo:
     """Size, rate and length of a video, from its packets and its first frame."""
     return _scan(path)[0]
 
 
-def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+def read_frames(path: Location, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
     """The frames [start, stop), the same ones whether or not the decoder could seek.
 
     Raises VideoError: `truncated` when more than `TOLERANCE` of the asked frames that the container
@@ -104,7 +105,9 @@ def read_frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator
         raise VideoError(path, "truncated", f"frame {following} of {expected} is not there")
 
 
-def _decode(path: Path, start: int, times: list[int] | None) -> Iterator[tuple[int, VideoFrame]]:
+def _decode(
+    path: Location, start: int, times: list[int] | None
+) -> Iterator[tuple[int, VideoFrame]]:
     """Index and frame from `start` on: by seeking where the times allow it, else by counting."""
     if start > 0 and times is not None and start < len(times):
         with _open(path) as (container, stream):
@@ -120,7 +123,7 @@ def _decode(path: Path, start: int, times: list[int] | None) -> Iterator[tuple[i
         yield from islice(enumerate(container.decode(stream)), start, None)
 
 
-def _scan(path: Path) -> tuple[VideoInfo, list[int] | None]:
+def _scan(path: Location) -> tuple[VideoInfo, list[int] | None]:
     """The info, and the time of each frame in rising order where seeking can trust them."""
     with _open(path) as (container, stream):
         can_seek = container.format.name in SEEKABLE
@@ -166,19 +169,22 @@ def _to_rgb(frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _open(path: Location) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first real video stream, decoded by one thread."""
-    if not path.is_file():
+    entry = find_file(path)
+    if entry is None:
         raise VideoError(path, "missing")
-    if path.stat().st_size == 0:
+    if entry.num_bytes == 0:
         raise VideoError(path, "empty")
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        with path.open("rb") as file:
-            is_mp4 = file.read(12)[4:8] == b"ftyp"
-        raise VideoError(path, "truncated" if is_mp4 else "not_a_video", str(error)) from error
-    with container:
+    with ExitStack() as stack:
+        # A video in a store is read by ranges, as FFmpeg asks for them.
+        source = str(path) if isinstance(path, Path) else stack.enter_context(open_stream(path))
+        try:
+            container = stack.enter_context(av.open(source, "r"))
+        except av.FFmpegError as error:
+            with open_stream(path) as file:
+                is_mp4 = file.read(12)[4:8] == b"ftyp"
+            raise VideoError(path, "truncated" if is_mp4 else "not_a_video", str(error)) from error
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
             raise VideoError(path, "not_a_video", f"a picture ({container.format.name})")
         streams = [

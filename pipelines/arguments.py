@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 
 from extpose.config import ModelConfig, PredictConfig, TrainConfig
+from extpose.storage import Location
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]
@@ -73,7 +74,7 @@ class FitNoiseArgs:
 class InspectArgs:
     """`extpose inspect`."""
 
-    shard: tyro.conf.Positional[tuple[Path, ...]]
+    shard: tyro.conf.Positional[tuple[Location, ...]]
     """Shards (.tar)."""
     out: Path = Path("inspect")
     """Folder for the contact sheets."""
@@ -85,7 +86,7 @@ class InspectArgs:
 class ValidateArgs:
     """`extpose validate`."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: tyro.conf.Positional[Location]
     """Folder of shards and their manifest."""
 
 
@@ -108,6 +109,27 @@ class MultiviewArgs:
     """Fit the free body to all views."""
     reference: Path | None = None
     """A file with `joints_world` to compare the first person with."""
+
+
+class ExplainArgs:
+    """`extpose explain`."""
+
+    what: tyro.conf.Positional[str]
+    """A clip's key; a video's path, name or id; or a frame of it, `walk.mp4:120`."""
+    data: Location
+    """Folder of shards and their manifest."""
+
+
+@dataclass(frozen=True)
+class RebuildArgs:
+    """`extpose rebuild`."""
+
+    key: tyro.conf.Positional[str]
+    """A clip's key."""
+    data: Location
+    """Folder of shards and their manifest."""
+    source: Location | None = None
+    """The video, where it is not at its path any more."""
 
 
 @dataclass(frozen=True)

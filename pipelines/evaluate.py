@@ -15,7 +15,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.predictions import PredictionError, save_predictions
+from extpose.storage import Location, hash_file, read_bytes
 from extpose.training.logs import find_commit
 from pipelines.benchmark import benchmark_table, open_benchmark
 from pipelines.ledger import MANIFEST, WriteError
@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
 
 def _score_all(
-    config: EvaluateConfig, shards: list[Path], scorer: ShardScorer
+    config: EvaluateConfig, shards: list[Location], scorer: ShardScorer
 ) -> Iterator[ShardScores]:
     """In the order of the shards, whatever the workers."""
     count = sum(len(ShardIndex([shard])) for shard in shards)
@@ -136,7 +136,7 @@ def _score_all(
                 return
 
 
-def _score_on_ray(config: EvaluateConfig, shards: list[Path]) -> Iterator[ShardScores]:
+def _score_on_ray(config: EvaluateConfig, shards: list[Location]) -> Iterator[ShardScores]:
     # Only here, so that the plain path needs no Ray.
     import ray
     from ray.exceptions import RayTaskError
@@ -159,7 +159,7 @@ class _Worker:
     def __init__(self, config: EvaluateConfig) -> None:
         self.scorer = ShardScorer(config)
 
-    def score(self, shard: Path) -> ShardScores:
+    def score(self, shard: Location) -> ShardScores:
         """All clips of a shard."""
         total = ShardScores()
         for part in self.scorer.score(shard):
@@ -167,7 +167,7 @@ class _Worker:
         return total
 
 
-def check_keys(config: EvaluateConfig, shards: list[Path], given: set[str]) -> None:
+def check_keys(config: EvaluateConfig, shards: list[Location], given: set[str]) -> None:
     """Refuse predictions for other clips than the data set's. Raises PredictionError."""
     index = ShardIndex(shards)
     wanted = set(index.keys)
@@ -182,7 +182,7 @@ def check_keys(config: EvaluateConfig, shards: list[Path], given: set[str]) -> N
 
 
 def facts_of(
-    config: EvaluateConfig, scorer: ShardScorer, total: ShardScores, shards: list[Path]
+    config: EvaluateConfig, scorer: ShardScorer, total: ShardScores, shards: list[Location]
 ) -> dict[str, Any]:
     """What made the numbers: everything that a reader needs to get them again."""
     network = scorer.network
@@ -209,16 +209,10 @@ def facts_of(
     return facts
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_data(folder: Path, shards: list[Path]) -> str:
+def hash_data(folder: Location, shards: list[Location]) -> str:
     """SHA-256 over the shards' hashes, from the manifest where there is one."""
     try:
-        listed = json.loads((folder / MANIFEST).read_text())["shards"]
+        listed = json.loads(read_bytes(folder / MANIFEST))["shards"]
         hashes = {entry["name"]: entry["sha256"] for entry in listed}
     except (FileNotFoundError, KeyError, ValueError):
         hashes = {}

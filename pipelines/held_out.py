@@ -8,7 +8,6 @@ Every worker predicts its share of the clips; all get the same numbers.
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from extpose.config import EvaluateConfig, TrainConfig
 from extpose.data.loader import find_shards
@@ -19,6 +18,7 @@ from extpose.evaluation.scoring import ClipScores
 from extpose.evaluation.summary import summarise
 from extpose.inference import Network
 from extpose.model.extpose import ExtPose
+from extpose.storage import Location
 from extpose.training.workers import Workers
 from pipelines.scorer import FREE_PROTOCOL, ShardScorer, open_body
 
@@ -30,7 +30,7 @@ class HeldOut:
     """The held-out clips of a run."""
 
     config: TrainConfig
-    shards: tuple[Path, ...]
+    shards: tuple[Location, ...]
     count: int
     """Clips that are looked at."""
 

@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -30,8 +29,19 @@ from extpose.config import IngestConfig
 from extpose.data.shards import ShardWriter
 from extpose.errors import ExtPoseError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION, Split
+from pipelines.committed import (
+    MANIFEST,
+    QUARANTINE,
+    Committed,
+    WriteError,
+    clear_for,
+    remove,
+    survey,
+    write_marker,
+    write_text,
+)
 from pipelines.cutting import ClipCutter, short_name
-from pipelines.ledger import MANIFEST, MARKERS, QUARANTINE, WriteError, open_output, write_text
+from pipelines.locking import open_output
 from pipelines.records import (
     Filtered,
     Record,
@@ -47,11 +57,9 @@ INGEST_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitOutcome:
+class UnitOutcome(Committed):
     """What became of a unit: the content of its marker."""
 
-    name: str
-    identity: str
     frames: int = 0
     """= written + filtered + quarantined."""
     written: int = 0
@@ -60,10 +68,6 @@ class UnitOutcome:
     quarantined: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     """Of quarantined records: name, frames, message."""
-    clips: int = 0
-    sha256: str = ""
-    """Of the shard; empty where there is none."""
-    num_bytes: int = 0
     seconds: float = 0.0
 
 
@@ -80,9 +84,13 @@ def ingest(config: IngestConfig, source: Source) -> int:
     with open_output(config.out):
         identities = {unit: identity_of(unit, settings) for unit in units}
         names = {unit: shard_name(source, config.split, unit) for unit in units}
-        _refuse_strangers(config.out, set(names.values()))
-        done = {unit: read_marker(config.out, names[unit], identities[unit]) for unit in units}
-        missing = [unit for unit in units if (last := done[unit]) is None or last.errors]
+        by_name = {names[unit]: identities[unit] for unit in units}
+        found = survey(config.out, by_name, UnitOutcome, settings)
+        clear_for(found, settings, redo=config.redo, prune=config.prune)
+        done = found.done
+        missing = [u for u in units if (last := done.get(names[u])) is None or last.errors]
+        if missing:
+            remove(config.out / MANIFEST)
         log.info("%s %s: %d units, %d to do", source.name, config.split, len(units), len(missing))
         work = functools.partial(ingest_unit, config=config, source=source)
         rows = [{"unit": unit, "identity": identities[unit]} for unit in missing]
@@ -92,8 +100,8 @@ def ingest(config: IngestConfig, source: Source) -> int:
                 if row["write_error"]:
                     raise WriteError(row["write_error"])
                 progress.update()
-        outcomes = [read_marker(config.out, names[unit], identities[unit]) for unit in units]
-        return _write_summary(config, settings, [o for o in outcomes if o is not None])
+        done = survey(config.out, by_name, UnitOutcome, settings).done
+        return _write_summary(config, settings, [done[names[unit]] for unit in units])
 
 
 def plan_units(config: IngestConfig, source: Source) -> list[str]:
@@ -117,7 +125,7 @@ def plan_units(config: IngestConfig, source: Source) -> list[str]:
 def settings_of(config: IngestConfig, source: Source) -> dict[str, Any]:
     """What decides the content of shards, besides the data set's files."""
     settings = asdict(config)
-    for name in ("root", "out", "units", "workers"):
+    for name in ("root", "out", "units", "workers", "redo", "prune"):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "ingest": INGEST_VERSION}
     return {"versions": versions, "source": source.name, **settings}
@@ -131,34 +139,6 @@ def identity_of(unit: str, settings: dict[str, Any]) -> str:
 def shard_name(source: Source, split: Split, unit: str) -> str:
     """Of a unit, without `.tar`."""
     return short_name(f"{source.name}-{split}-{unit}")
-
-
-def read_marker(out: Path, name: str, identity: str) -> UnitOutcome | None:
-    """What became of a unit; None: it is to be done (again). Raises ExtPoseError."""
-    path = out / MARKERS / f"{name}.json"
-    try:
-        outcome = UnitOutcome(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise ExtPoseError(f"{path}: not a marker ({error}); delete it to do the unit again") from (
-            error
-        )
-    if outcome.identity != identity:
-        raise ExtPoseError(
-            f"{path}: made with other settings (identity {outcome.identity[:12]}, now "
-            f"{identity[:12]}); choose another folder"
-        )
-    shard = out / f"{name}.tar"
-    is_there = not outcome.sha256 or (shard.is_file() and shard.stat().st_size == outcome.num_bytes)
-    return outcome if is_there else None
-
-
-def _refuse_strangers(out: Path, planned: set[str]) -> None:
-    """A folder holds one data set: shards that are not of this plan would be trained on."""
-    for path in sorted(out.glob("*.tar")):
-        if path.stem not in planned:
-            raise ExtPoseError(f"{path}: not a shard of this data set; choose another folder")
 
 
 def _run(
@@ -182,8 +162,7 @@ def ingest_unit(row: dict[str, Any], *, config: IngestConfig, source: Source) ->
     """Shard and marker of a unit; `write_error` says whether the output could not be written."""
     try:
         outcome = Ingestion(config, source).make_shard(row["unit"], row["identity"])
-        text = json.dumps(asdict(outcome), indent=1) + "\n"
-        write_text(config.out / MARKERS / f"{outcome.name}.json", text)
+        write_marker(config.out, outcome)
     except WriteError as error:
         return {"unit": row["unit"], "write_error": str(error)}
     return {"unit": row["unit"], "write_error": ""}
@@ -214,8 +193,6 @@ class Ingestion:
                 info = writer.close() if written else None
                 if info is None:
                     writer.abort()
-                    # What an earlier run wrote is not of this data any more.
-                    path.unlink(missing_ok=True)
         except OSError as error:
             raise WriteError(f"{path}: cannot be written ({error})") from error
         quarantined = sum(error["frames"] for error in errors)

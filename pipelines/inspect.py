@@ -8,10 +8,11 @@ from pathlib import Path
 
 from extpose.data.clip import encode_png
 from extpose.data.shards import ShardIndex
+from extpose.storage import Location
 from extpose.visualize import contact_sheet
 
 
-def inspect_shards(shards: Sequence[Path], out: Path, *, max_clips: int = 4) -> list[Path]:
+def inspect_shards(shards: Sequence[Location], out: Path, *, max_clips: int = 4) -> list[Path]:
     """Draw up to `max_clips` clips of each shard into `out`; the pictures' paths.
 
     The clips are spread over the shard. Raises ShardError.

@@ -1,32 +1,25 @@
-"""What is to be done, what became of it, and how the two are kept on disk.
+"""What is to be done with videos, and what became of it.
 
-A *unit* is a range of frames of one video. When it is finished, its *marker* is written: one JSON
-file below `done/`, after the unit's shard. Nothing else remembers progress; a run that was killed
-at any moment goes on with the units that have no marker.
+A *unit* is a range of frames of one video. Its marker (`pipelines.committed`) accounts for
+everything that went in, once each:
 
-Frames are accounted for once each:  frames = written + filtered (by reason) + quarantined
+    frames = written + filtered (by reason) + quarantined
+    tracks = written + filtered (by reason);   clips = the pieces of the written tracks
 """
 
-import fcntl
-import json
-import os
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from extpose.data.shards import sync_folder
-from extpose.errors import ExtPoseError
+from extpose.storage import Location
+from pipelines.committed import MANIFEST as MANIFEST
+from pipelines.committed import QUARANTINE as QUARANTINE
+from pipelines.committed import Committed, is_whole, read_marker, write_marker
+from pipelines.committed import WriteError as WriteError
+from pipelines.committed import write_text as write_text
+from pipelines.locking import open_output as open_output
 
-MARKERS, MANIFEST, QUARANTINE = "done", "manifest.json", "quarantine.jsonl"
 Status = Literal["written", "filtered", "quarantined"]
-
-
-class WriteError(ExtPoseError):
-    """The output cannot be written (disk full, no permission): the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +37,8 @@ class Unit:
     width: int
     identity: str
     """SHA-256 of everything that decides the shard's bytes."""
+    detection_identity: str = ""
+    """SHA-256 of everything that decides what the detector finds."""
 
     @property
     def num_frames(self) -> int:
@@ -52,11 +47,9 @@ class Unit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Committed):
     """What became of a unit: the content of its marker."""
 
-    name: str
-    identity: str
     status: Status
     frames: int
     """Of the video; = written + filtered + quarantined."""
@@ -65,14 +58,17 @@ class Outcome:
     filtered: dict[str, int] = field(default_factory=dict)
     """Frames in no clip, by reason."""
     quarantined: int = 0
+    tracks: int = 0
+    """People that were tracked; = written_tracks + filtered_tracks."""
+    written_tracks: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
     """Tracks that were dropped, by reason."""
-    clips: int = 0
     clip_frames: int = 0
     """Sum of the clips' lengths: a frame counts once for each person."""
-    sha256: str = ""
-    """Of the shard; empty where there is none."""
-    num_bytes: int = 0
+    frame_spans: list[tuple[int, int, str]] = field(default_factory=list)
+    """Every frame: first, behind the last, and `written` or the reason."""
+    track_spans: list[tuple[int, int, str]] = field(default_factory=list)
+    """Every filtered track: first frame, behind the last, reason."""
     reason: str = ""
     message: str = ""
     traceback: str = ""
@@ -80,70 +76,36 @@ class Outcome:
     """Wall time by stage."""
 
 
-def read_outcome(out: Path, unit: Unit) -> Outcome | None:
+def read_outcome(out: Location, unit: Unit) -> Outcome | None:
     """The marker of a unit whose work is done and still there; None: to be done (again).
 
-    Quarantined units are tried again. Raises ExtPoseError for a marker of other settings.
+    Raises ExtPoseError for a marker that cannot be read.
     """
-    path = _marker(out, unit.name)
-    try:
-        outcome = Outcome(**json.loads(path.read_text()))
-    except FileNotFoundError:
+    outcome = read_marker(out, unit.name, Outcome)
+    if outcome is None or outcome.identity != unit.identity:
         return None
-    except (ValueError, TypeError) as error:
-        raise ExtPoseError(f"{path}: not a marker ({error}); delete it to do the unit again") from (
-            error
-        )
-    if outcome.identity != unit.identity:
-        raise ExtPoseError(
-            f"{path}: made with other settings or another version (identity "
-            f"{outcome.identity[:12]}, now {unit.identity[:12]}); choose another folder"
-        )
-    shard = out / f"{unit.name}.tar"
-    is_there = not outcome.sha256 or (shard.is_file() and shard.stat().st_size == outcome.num_bytes)
-    return outcome if is_there else None
+    return outcome if is_whole(out, outcome) else None
 
 
-def write_outcome(out: Path, outcome: Outcome) -> None:
+def write_outcome(out: Location, outcome: Outcome) -> None:
     """Write the marker of a unit; the last thing that happens to it."""
-    write_text(_marker(out, outcome.name), json.dumps(asdict(outcome), indent=1) + "\n")
+    write_marker(out, outcome)
 
 
-def _marker(out: Path, name: str) -> Path:
-    return out / MARKERS / f"{name}.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all. Raises WriteError."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error})") from error
-
-
-@contextmanager
-def open_output(out: Path) -> Iterator[None]:
-    """Make the folder, keep other runs out of it, and clear what a killed run left half-written."""
-    try:
-        (out / MARKERS).mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise WriteError(f"{out}: cannot be written ({error})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExtPoseError(f"{out}: another run is writing to this folder") from error
-        for folder in (out, out / MARKERS):
-            for path in folder.glob(".*.tmp"):
-                path.unlink(missing_ok=True)
-        yield
+def imbalance(outcome: Outcome) -> str:
+    """What does not add up in a marker; empty where all does."""
+    sums = {
+        "frames": (outcome.frames, outcome.written, outcome.filtered, outcome.quarantined),
+        "tracks": (outcome.tracks, outcome.written_tracks, outcome.filtered_tracks, 0),
+    }
+    for name, (whole, written, filtered, quarantined) in sums.items():
+        found = written + sum(filtered.values()) + quarantined
+        if found != whole:
+            return f"{name} is {whole}, written, filtered and quarantined are {found}"
+    spans = sum(stop - start for start, stop, _ in outcome.frame_spans)
+    if outcome.status != "quarantined" and spans != outcome.frames:
+        return f"frames is {outcome.frames}, frame_spans cover {spans}"
+    return ""
 
 
 def add_counts(outcomes: list[Outcome]) -> dict[str, Any]:
@@ -160,5 +122,7 @@ def add_counts(outcomes: list[Outcome]) -> dict[str, Any]:
         "quarantined": sum(o.quarantined for o in outcomes),
         "clips": sum(o.clips for o in outcomes),
         "clip_frames": sum(o.clip_frames for o in outcomes),
+        "tracks": sum(o.tracks for o in outcomes),
+        "written_tracks": sum(o.written_tracks for o in outcomes),
         "filtered_tracks": dict(sorted(tracks.items())),
     }

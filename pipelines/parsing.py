@@ -3,7 +3,6 @@
 import difflib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -24,7 +23,7 @@ def parse(
     return tyro.cli(kind, prog=prog, description=description, args=args, default=default)
 
 
-def require_some(what: str, given: Sequence[Path], verb: Verb) -> None:
+def require_some(what: str, given: Sequence[object], verb: Verb) -> None:
     """Exit with 2 when no file is given: tyro lets a list be empty."""
     if not given:
         print(f"extpose: no {what} is given. Example:  {verb.example}", file=sys.stderr)

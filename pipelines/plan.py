@@ -6,22 +6,28 @@ decides the output: versions, settings, the detector's weights. Workers and path
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from extpose import __version__
 from extpose.config import PreprocessConfig
 from extpose.data.clip import make_video_id
-from extpose.errors import VideoError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
-from extpose.video import probe
+from extpose.storage import Location
+from pipelines.committed import Survey, clear_for, survey
+from pipelines.detections import detection_settings
 from pipelines.ledger import Outcome, Unit, add_counts
+from pipelines.probing import Failed, Known, Probed, probe_videos
 
 PIPELINE_VERSION = 1
 """Raised whenever the same settings give other bytes."""
+WORK_SETTINGS = (
+    "num_detectors", "gpus_per_detector",
+    "dry_run", "redo", "prune", "rehash", "keep_detections",
+)  # fmt: skip
+"""How the work is done decides no byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,45 +49,51 @@ class PlannedVideo:
 def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
     """What decides the content of shards, besides the videos. `detector` is its identity."""
     settings = asdict(config)
-    for name in ("source", "out", "num_detectors", "gpus_per_detector"):
+    for name in ("source", "out", *WORK_SETTINGS):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
     return {"versions": versions, "detector": detector, **settings}
 
 
 def plan_videos(
-    paths: Iterable[Path], config: PreprocessConfig, settings: dict[str, Any]
+    paths: Sequence[Location],
+    config: PreprocessConfig,
+    settings: dict[str, Any],
+    known: Known | None = None,
 ) -> list[PlannedVideo]:
-    """Probe every video and cut it into units. Raises ValueError for settings out of range."""
+    """Probe every video that is not `known` and cut all into units.
+
+    Raises ValueError for settings out of range.
+    """
     for name, high in (("unit_frames", 1 << 20), ("clip_frames", MAX_CLIP_FRAMES)):
         if not 1 <= getattr(config, name) <= high:
             raise ValueError(f"{name} is {getattr(config, name)}, allowed 1 to {high}")
     if config.num_detectors < 1:
         raise ValueError(f"num_detectors is {config.num_detectors}, it must be at least 1")
     seen: dict[str, str] = {}
-    return [_plan_video(path, config.unit_frames, settings, seen) for path in paths]
+    probed = zip(paths, probe_videos(paths, {} if known is None else known), strict=True)
+    return [_plan_video(path, found, config.unit_frames, settings, seen) for path, found in probed]
 
 
 def _plan_video(
-    path: Path, unit_frames: int, settings: dict[str, Any], seen: dict[str, str]
+    path: Location,
+    found: Probed | Failed,
+    unit_frames: int,
+    settings: dict[str, Any],
+    seen: dict[str, str],
 ) -> PlannedVideo:
-    try:
-        info = probe(path)
-        content = _hash_file(path)
-    except VideoError as error:
-        return PlannedVideo(path=str(path), quarantined=error.reason, message=str(error))
-    except OSError as error:
-        message = f"{path}: unreadable ({error})"
-        return PlannedVideo(path=str(path), quarantined="unreadable", message=message)
-    video_id = make_video_id(path.stem, content)
-    first = seen.setdefault(content, str(path))
+    if isinstance(found, Failed):
+        return PlannedVideo(path=str(path), quarantined=found.reason, message=found.message)
+    video_id = make_video_id(path.stem, found.sha256)
+    first = seen.setdefault(found.sha256, str(path))
     video = PlannedVideo(
-        path=str(path), video_id=video_id, sha256=content, num_frames=info.num_frames
+        path=str(path), video_id=video_id, sha256=found.sha256, num_frames=found.num_frames
     )
     if first != str(path):
         return replace(video, filtered="duplicate", message=f"same as {first}")
-    num_units = -(-info.num_frames // unit_frames)
-    cuts = [info.num_frames * i // num_units for i in range(num_units + 1)]
+    num_units = -(-found.num_frames // unit_frames)
+    cuts = [found.num_frames * i // num_units for i in range(num_units + 1)]
+    to_detect = detection_settings(settings)
     units = tuple(
         Unit(
             name=f"{video_id}-{start:06d}",
@@ -89,23 +101,57 @@ def _plan_video(
             video_id=video_id,
             start=start,
             stop=stop,
-            fps=info.fps,
-            height=info.height,
-            width=info.width,
-            identity=_hash_json([settings, content, path.stem, start, stop]),
+            fps=found.fps,
+            height=found.height,
+            width=found.width,
+            identity=_hash_json([settings, found.sha256, path.stem, start, stop]),
+            detection_identity=_hash_json([to_detect, found.sha256, start, stop]),
         )
         for start, stop in pairwise(cuts)
     )
     return replace(video, units=units)
 
 
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def survey_units(
+    units: list[Unit], config: PreprocessConfig, settings: dict[str, Any]
+) -> Survey[Outcome]:
+    """What the output folder holds of them."""
+    return survey(config.out, {unit.name: unit.identity for unit in units}, Outcome, settings)
+
+
+def clear_output(
+    found: Survey[Outcome],
+    videos: list[PlannedVideo],
+    config: PreprocessConfig,
+    settings: dict[str, Any],
+) -> None:
+    """Refuse a folder of something else, or make room. Raises ExtPoseError and WriteError."""
+    clear_for(
+        found,
+        settings,
+        redo=config.redo,
+        prune=config.prune,
+        is_planned=is_other_cut(videos),
+    )
+
+
+def is_other_cut(videos: list[PlannedVideo]) -> Callable[[str], bool]:
+    """Whether a unit's name is of one of these videos."""
+    planned = {video.video_id for video in videos}
+    return lambda name: name.rpartition("-")[0] in planned
+
+
+def missing_units(units: list[Unit], found: Survey[Outcome]) -> list[Unit]:
+    """Those that are to be done.
+
+    Quarantined ones are tried again: the disk or the file may be better now.
+    """
+    kept = {name for name, outcome in found.done.items() if outcome.status != "quarantined"}
+    return [unit for unit in units if unit.name not in kept]
 
 
 def make_manifest(

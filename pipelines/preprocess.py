@@ -8,8 +8,9 @@ A unit is a range of frames of one video. Only unit descriptions and small array
 stages, never frames: memory does not grow with the videos. Units run in any order on any number of
 workers, killed runs go on where they were, and the shards have the same bytes every time.
 
-Below `out`: `<video>-<first frame>.tar`, `manifest.json` (what became of every video and frame),
-`quarantine.jsonl` (what could not be used, and why), `done/` (a marker a unit).
+Below `out`, on a disk or in a store: `<video>-<first frame>.tar`, `manifest.json` (what became of
+every video and frame), `quarantine.jsonl` (what could not be used, and why), `done/` (a marker a
+unit), `detections/` (what the detector found), `settings.json`.
 """
 
 import functools
@@ -27,6 +28,8 @@ from tqdm import tqdm
 from extpose.asset_table import ASSETS
 from extpose.config import DetectConfig, PreprocessConfig
 from extpose.errors import ExtPoseError
+from pipelines.committed import remove
+from pipelines.detections import KeptDetect
 from pipelines.ledger import (
     MANIFEST,
     QUARANTINE,
@@ -34,10 +37,19 @@ from pipelines.ledger import (
     Unit,
     WriteError,
     open_output,
-    read_outcome,
     write_text,
 )
-from pipelines.plan import PlannedVideo, make_manifest, plan_videos, quarantine_rows, settings_of
+from pipelines.plan import (
+    PlannedVideo,
+    clear_output,
+    make_manifest,
+    missing_units,
+    plan_videos,
+    quarantine_rows,
+    settings_of,
+    survey_units,
+)
+from pipelines.probing import read_probes, write_probes
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
 from pipelines.stages.detect import Detect, Detector, DetectorSpec
@@ -60,32 +72,41 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         ExtPoseError: the folder holds shards of other settings, or the run failed.
         AssetError: the detector's weights cannot be had.
     """
+    if config.dry_run:
+        raise ValueError("dry_run: `pipelines.dry_run.dry_run` makes the plan alone")
     spec = detector or person_detector()
     videos_found = find_videos(config.source.path)
     if not videos_found:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
     settings = settings_of(config, f"{spec.name} {spec.identity}")
     with open_output(config.out):
-        videos = plan_videos(tqdm(videos_found, desc="plan", unit="video"), config, settings)
+        known = {} if config.rehash else read_probes(config.out)
+        videos = plan_videos(videos_found, config, settings, known)
+        write_probes(config.out, known, videos_found)
         units = [unit for video in videos for unit in video.units]
-        _refuse_strangers(units, config)
-        missing = [unit for unit in units if read_outcome(config.out, unit) is None]
-        missing += [unit for unit in units if _is_quarantined(config, unit)]
+        found = survey_units(units, config, settings)
+        clear_output(found, videos, config, settings)
+        missing = missing_units(units, found)
         log.info("%d units, %d to do", len(units), len(missing))
         if missing:
+            # While it is there, the folder is whole.
+            remove(config.out / MANIFEST)
             with ray_session():
                 _run(missing, config, spec)
-        return _write_summary(videos, config, settings)
+        return _write_summary(videos, survey_units(units, config, settings).done, config, settings)
 
 
 def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:
     """The line: units in, what `pack` says of each out."""
     size = min(config.num_detectors, len(units))
+    make = functools.partial(Detect, config.detect, spec)
     return (
         ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
         .map(
-            Detect,
-            fn_constructor_args=(config.detect, spec),
+            KeptDetect if config.keep_detections else Detect,
+            fn_constructor_args=(
+                (make, config.out) if config.keep_detections else (config.detect, spec)
+            ),
             compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
             num_cpus=CPUS_PER_DETECTOR,
             num_gpus=config.gpus_per_detector or None,
@@ -128,32 +149,18 @@ def _build_person_detector(config: DetectConfig) -> Detector:
     return PersonDetector(config)
 
 
-def _refuse_strangers(units: list[Unit], config: PreprocessConfig) -> None:
-    """A folder holds one data set: shards that are not of this plan would be trained on."""
-    planned = {f"{unit.name}.tar" for unit in units}
-    for path in sorted(config.out.glob("*.tar")):
-        if path.name not in planned:
-            raise ExtPoseError(
-                f"{path}: not a shard of these videos and settings; choose another folder"
-            )
-
-
-def _is_quarantined(config: PreprocessConfig, unit: Unit) -> bool:
-    """Quarantined units are tried again: the disk or the file may be better now."""
-    outcome = read_outcome(config.out, unit)
-    return outcome is not None and outcome.status == "quarantined"
-
-
 def _write_summary(
-    videos: list[PlannedVideo], config: PreprocessConfig, settings: dict[str, Any]
+    videos: list[PlannedVideo],
+    done: dict[str, Outcome],
+    config: PreprocessConfig,
+    settings: dict[str, Any],
 ) -> int:
     """Manifest and quarantine list, from the markers alone."""
 
     def outcome_of(unit: Unit) -> Outcome:
-        outcome = read_outcome(config.out, unit)
-        if outcome is None:
+        if unit.name not in done:
             raise ExtPoseError(f"{config.out}: unit {unit.name} has no marker after the run")
-        return outcome
+        return done[unit.name]
 
     manifest = make_manifest(videos, outcome_of, settings, config.split)
     rows = quarantine_rows(videos, outcome_of)

@@ -16,6 +16,7 @@ from extpose.evaluation.summary import MetricResult, ProtocolResult, compare, de
 from extpose.predictions import ClipPrediction
 from extpose.report import Report
 from extpose.schema import Clip
+from extpose.storage import Location
 from extpose.visualize import draw_keypoints, overlay_mesh
 from pipelines.benchmark import COLUMNS as BENCHMARK_COLUMNS
 from pipelines.benchmark import benchmark_rows, benchmark_table
@@ -29,7 +30,7 @@ COLUMNS = 4
 
 
 def write_results(
-    evaluation: "Evaluation", total: ShardScores, scorer: ShardScorer, shards: list[Path]
+    evaluation: "Evaluation", total: ShardScores, scorer: ShardScorer, shards: list[Location]
 ) -> Path:
     """Write all files; the page's path."""
     out = scorer.config.out
@@ -141,7 +142,7 @@ def _add_samples(
     result: ProtocolResult,
     total: ShardScores,
     scorer: ShardScorer,
-    shards: list[Path],
+    shards: list[Location],
 ) -> None:
     """The worst and the median clips by the first metric: drawn, and their error over time."""
     metric = result.metrics[0]

@@ -6,7 +6,6 @@ vertices are dropped as soon as the clip is scored.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from extpose.model.weights import load_model
 from extpose.motion import join_motion, mirror_output
 from extpose.predictions import ClipPrediction, PredictionError, load_predictions, prediction_of
 from extpose.schema import BodyName, Clip, Gender
+from extpose.storage import Location
 from pipelines.cutting import DETECTED_BOXES
 
 FREE_PROTOCOL: dict[BodyName, str] = {"smpl": "free-body", "mano": "free-hand"}
@@ -88,7 +88,7 @@ class ShardScorer:
         self._bodies: dict[Gender, BodyModel] = {}
         self._readers: dict[tuple[str, Gender], JointReader] = {}
 
-    def score(self, shard: Path, limit: int = 0) -> Iterator[ShardScores]:
+    def score(self, shard: Location, limit: int = 0) -> Iterator[ShardScores]:
         """Clip by clip; at most `limit` clips (0: all)."""
         index = ShardIndex([shard])
         for i in range(min(len(index), limit) if limit else len(index)):

@@ -2,15 +2,13 @@
 
     plan --one unit a shard--> make clips --> shard, then its marker --> manifest.json
 
-A unit is finished when its marker `done/<shard>.json` is there; a run that was killed goes on with
-the others. What a unit's shard holds is decided by its identity, a hash of the settings and of the
-range of clips, so neither the workers nor a restart change a byte.
+A unit is finished when its marker `done/<unit>.json` is there (`pipelines.committed`); a run that
+was killed goes on with the others. What a unit's shard holds is decided by its identity, a hash of
+the settings and of the range of clips, so neither the workers nor a restart change a byte.
 """
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,17 +18,24 @@ from tqdm import tqdm
 
 from extpose.assets import fetch
 from extpose.config import DetectConfig, SynthConfig
-from extpose.data.shards import sync_folder, write_shard
-from extpose.errors import ShardError
+from extpose.data.shards import write_shard
 from extpose.schema import SCHEMA_VERSION
 from extpose.synth.evidence import Observer
 from extpose.synth.noise import FITTED, load_noise
 from extpose.synth.photographs import load_photographs
 from extpose.synth.render import Studio, make_synthetic_clip, open_studio
 from extpose.synth.world import WORLD_VERSION
-
-MANIFEST = "manifest.json"
-MARKERS = "done"
+from pipelines.committed import (
+    MANIFEST,
+    Committed,
+    WriteError,
+    clear_for,
+    remove,
+    survey,
+    write_marker,
+    write_text,
+)
+from pipelines.locking import open_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +43,18 @@ class Unit:
     """One shard to make: the clips [start, stop)."""
 
     name: str
+    """The shard's, without `.tar`."""
     start: int
     stop: int
     identity: str
     """Hash of everything that decides the shard's bytes."""
 
-    def marker(self, out: Path) -> Path:
-        """The file that says that the shard is whole."""
-        return out / MARKERS / f"{self.name}.json"
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Committed):
+    """A finished unit: the content of its marker."""
+
+    frames: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,31 +79,30 @@ class ShardMaker:
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make one shard and its marker; `write_error` says what went wrong on the disk, or "".
+        """Make one shard and its marker; `write_error` says why they cannot be written.
 
         A value, because what becomes of exceptions on their way out of Ray is Ray's affair.
         """
         unit = Unit(**row)
-        try:
-            self._make(unit)
-        except OSError as error:
-            path = self.config.out / unit.name
-            return {"name": unit.name, "write_error": f"{path}: cannot be written ({error})"}
-        return {"name": unit.name, "write_error": ""}
-
-    def _make(self, unit: Unit) -> None:
         clips = (
             make_synthetic_clip(self.studio, self.config, index)
             for index in range(unit.start, unit.stop)
         )
-        info = write_shard(self.config.out / unit.name, clips)
-        entry = {
-            "name": unit.name,
-            "clips": info.num_clips,
-            "frames": info.num_frames,
-            "sha256": info.sha256,
-        }
-        _write_json(unit.marker(self.config.out), {"identity": unit.identity, **entry})
+        path = self.config.out / f"{unit.name}.tar"
+        try:
+            info = write_shard(path, clips)
+            made = Made(
+                name=unit.name,
+                identity=unit.identity,
+                clips=info.num_clips,
+                frames=info.num_frames,
+                sha256=info.sha256,
+                num_bytes=info.num_bytes,
+            )
+            write_marker(self.config.out, made)
+        except (OSError, WriteError) as error:
+            return {"name": unit.name, "write_error": f"{path}: cannot be written ({error})"}
+        return {"name": unit.name, "write_error": ""}
 
 
 def synthesize(config: SynthConfig) -> int:
@@ -103,28 +111,36 @@ def synthesize(config: SynthConfig) -> int:
     `workers` = 0 runs in this process, without Ray.
 
     Raises:
-        ShardError: the folder holds shards of other settings, or cannot be written.
+        ExtPoseError: the folder holds shards that were made with other settings.
+        WriteError: the output cannot be written.
         AssetError: the motion clips or the photographs cannot be had.
     """
     units = plan_units(config)
-    try:
-        (config.out / MARKERS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ShardError(f"{config.out}: cannot be written ({error})") from error
-    missing = _find_missing(units, config.out)
-    if missing:
-        sources = Sources(
-            motion=fetch("motion") if config.body == "body" else None,
-            panoramas=fetch("panoramas") if config.photographs else None,
-            pictures=fetch("photographs") if config.photographs else None,
-        )
-        rows = [asdict(unit) for unit in missing]
-        made = _make_here if config.workers == 0 else _make_on_ray
-        for row in tqdm(made(rows, config, sources), total=len(rows), desc="synth", unit="shard"):
-            if row["write_error"]:
-                raise ShardError(row["write_error"])
-    _write_manifest(units, config)
+    settings = _settings(config)
+    with open_output(config.out):
+        identities = {unit.name: unit.identity for unit in units}
+        found = survey(config.out, identities, Made, settings)
+        clear_for(found, settings, redo=config.redo, prune=config.prune)
+        missing = [unit for unit in units if unit.name not in found.done]
+        if missing:
+            remove(config.out / MANIFEST)
+            _make(missing, config)
+        done = survey(config.out, identities, Made, settings).done
+        _write_manifest([done[unit.name] for unit in units], config)
     return 0
+
+
+def _make(units: list[Unit], config: SynthConfig) -> None:
+    sources = Sources(
+        motion=fetch("motion") if config.body == "body" else None,
+        panoramas=fetch("panoramas") if config.photographs else None,
+        pictures=fetch("photographs") if config.photographs else None,
+    )
+    rows = [asdict(unit) for unit in units]
+    made = _make_here if config.workers == 0 else _make_on_ray
+    for row in tqdm(made(rows, config, sources), total=len(rows), desc="synth", unit="shard"):
+        if row["write_error"]:
+            raise WriteError(row["write_error"])
 
 
 def plan_units(config: SynthConfig) -> list[Unit]:
@@ -138,7 +154,7 @@ def plan_units(config: SynthConfig) -> list[Unit]:
         decisive = json.dumps([WORLD_VERSION, SCHEMA_VERSION, _settings(config), start, stop])
         units.append(
             Unit(
-                name=f"synth-{config.split}-{start:06d}.tar",
+                name=f"synth-{config.split}-{start:06d}",
                 start=start,
                 stop=stop,
                 identity=hashlib.sha256(decisive.encode()).hexdigest(),
@@ -150,7 +166,7 @@ def plan_units(config: SynthConfig) -> list[Unit]:
 def _settings(config: SynthConfig) -> dict[str, Any]:
     """What decides how a clip of a given index looks."""
     settings = asdict(config)
-    for name in ("out", "workers", "num_clips", "clips_per_shard", "noise"):
+    for name in ("out", "workers", "num_clips", "clips_per_shard", "noise", "redo", "prune"):
         del settings[name]
     if config.keypoints == "noise":
         settings["noise_sha256"] = _hash_noise(config.noise or FITTED)
@@ -161,23 +177,6 @@ def _hash_noise(path: Path) -> str:
     """Of the noise model's parameters. Raises AssetError."""
     load_noise(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _find_missing(units: list[Unit], out: Path) -> list[Unit]:
-    """Units without a marker. Raises ShardError for shards that are not of this plan."""
-    planned = {unit.name: unit for unit in units}
-    for path in sorted(out.glob("*.tar")):
-        if path.name not in planned:
-            raise ShardError(f"{path}: not a shard of this run; choose another folder")
-    for unit in units:
-        if unit.marker(out).exists():
-            identity = json.loads(unit.marker(out).read_text())["identity"]
-            if identity != unit.identity:
-                raise ShardError(
-                    f"{out / unit.name}: made with other settings (identity {identity[:12]}, "
-                    f"expected {unit.identity[:12]}); choose another folder"
-                )
-    return [u for u in units if not (u.marker(out).exists() and (out / u.name).exists())]
 
 
 def _make_here(
@@ -214,28 +213,17 @@ def _make_observer(config: SynthConfig) -> Observer | None:
     return PersonDetector(DetectConfig())
 
 
-def _write_manifest(units: list[Unit], config: SynthConfig) -> None:
-    shards = [json.loads(unit.marker(config.out).read_text()) for unit in units]
-    for shard in shards:
-        del shard["identity"]
+def _write_manifest(units: list[Made], config: SynthConfig) -> None:
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "source": "synth",
         "split": config.split,
         "settings": _settings(config),
-        "clips": sum(shard["clips"] for shard in shards),
-        "frames": sum(shard["frames"] for shard in shards),
-        "shards": shards,
+        "clips": sum(unit.clips for unit in units),
+        "frames": sum(unit.frames for unit in units),
+        "shards": [
+            {"name": f"{u.name}.tar", "clips": u.clips, "frames": u.frames, "sha256": u.sha256}
+            for u in units
+        ],
     }
-    _write_json(config.out / MANIFEST, manifest)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("w") as file:
-        file.write(json.dumps(value, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
+    write_text(config.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")

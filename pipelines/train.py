@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from extpose.config import TrainConfig
 from extpose.errors import ExtPoseError, TrainingError
+from extpose.storage import absolute
 
 POLL_SECONDS = 1.0
 logger = logging.getLogger(__name__)
@@ -51,11 +53,11 @@ PATHS = ("out", "init", "body_model", "mocap", "validation")
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Workers have another current folder."""
     given = {name: getattr(config, name) for name in PATHS}
-    paths = {name: path.expanduser().resolve() for name, path in given.items() if path}
+    paths: dict[str, Any] = {name: absolute(path) for name, path in given.items() if path}
     adversary = config.adversary
     if adversary.init is not None:
         adversary = replace(adversary, init=adversary.init.expanduser().resolve())
-    data = tuple(folder.expanduser().resolve() for folder in config.data)
+    data = tuple(absolute(folder) for folder in config.data)
     return replace(config, data=data, adversary=adversary, **paths)
 
 

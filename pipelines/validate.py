@@ -7,11 +7,9 @@ the contract (docs/data.md), every picture's size, every drawing against its key
 crops and times.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,8 @@ from extpose.data.crop import apply_affine
 from extpose.data.shards import ShardIndex
 from extpose.errors import ShardError
 from extpose.schema import Clip
+from extpose.storage import Location, hash_file, list_files, name_in, read_bytes
+from pipelines.accounts import account_faults
 from pipelines.ledger import MANIFEST
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ CENTRE_TOLERANCE = 0.01
 """Of the crop's side: how far the crop's centre may be from the box's."""
 
 
-def validate(folder: Path) -> int:
+def validate(folder: Location) -> int:
     """Log every fault; 0 when there is none, else 1."""
     faults = list(find_faults(folder))
     for fault in faults:
@@ -39,47 +39,50 @@ def validate(folder: Path) -> int:
     return 1 if faults else 0
 
 
-def find_faults(folder: Path) -> Iterator[str]:
+def find_faults(folder: Location) -> Iterator[str]:
     """Every fault as `file: key: field: what is wrong`."""
-    paths = sorted(folder.rglob("*.tar")) if folder.is_dir() else []
+    paths = [entry.location for entry in list_files(folder, ".tar", deep=True)]
     if not paths:
         yield f"{folder}: no shards (*.tar) in this folder"
         return
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads(read_bytes(folder / MANIFEST))
         listed = {shard["name"]: shard for shard in manifest["shards"]}
         drawing = manifest["settings"]["skeleton"]
         skeleton = SkeletonConfig(**drawing)
     except (OSError, ValueError, TypeError, KeyError) as error:
         yield f"{folder / MANIFEST}: not a readable manifest ({error!r})"
         listed, skeleton = None, None
-    seen: dict[str, Path] = {}
+    seen: dict[str, Location] = {}
     for path in tqdm(paths, desc="validate", unit="shard", leave=False):
         counted = {"clips": 0, "frames": 0}
         yield from _shard_faults(path, skeleton, seen, counted)
         if listed is not None:
-            entry = listed.pop(path.relative_to(folder).as_posix(), None)
+            entry = listed.pop(name_in(folder, path), None)
             yield from _listing_faults(path, entry, counted)
     for name in listed or ():
         yield f"{folder / name}: in {MANIFEST}, but not there"
+    yield from account_faults(folder)
 
 
 def _listing_faults(
-    path: Path, entry: dict[str, Any] | None, counted: dict[str, int]
+    path: Location, entry: dict[str, Any] | None, counted: dict[str, int]
 ) -> Iterator[str]:
     """The shard against its line in the manifest."""
     if entry is None:
         yield f"{path}: not in {MANIFEST}"
         return
-    with path.open("rb") as file:
-        found = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), **counted}
+    found = {"sha256": hash_file(path), **counted}
     for name, value in found.items():
         if entry.get(name) != value:
             yield f"{path}: {name} is {value}, {MANIFEST} says {entry.get(name)}"
 
 
 def _shard_faults(
-    path: Path, skeleton: SkeletonConfig | None, seen: dict[str, Path], counted: dict[str, int]
+    path: Location,
+    skeleton: SkeletonConfig | None,
+    seen: dict[str, Location],
+    counted: dict[str, int],
 ) -> Iterator[str]:
     """The clips of one shard; adds to `seen` keys and to the counts."""
     try:

@@ -10,10 +10,12 @@ from pipelines import parsing
 from pipelines.arguments import (
     DemoArgs,
     DoctorArgs,
+    ExplainArgs,
     FitNoiseArgs,
     InspectArgs,
     MocapArgs,
     MultiviewArgs,
+    RebuildArgs,
     ValidateArgs,
     Verb,
 )
@@ -55,6 +57,11 @@ def run_fit_noise(args: list[str], verb: Verb) -> int:
 def run_preprocess(args: list[str], verb: Verb) -> int:
     """Videos to shards."""
     config = parsing.parse(PreprocessConfig, args, verb)
+    if config.dry_run:
+        from pipelines.dry_run import dry_run
+
+        print(dry_run(config))
+        return 0
     from pipelines.preprocess import preprocess
 
     return preprocess(config)
@@ -129,6 +136,28 @@ def run_validate(args: list[str], verb: Verb) -> int:
     return validate(options.folder)
 
 
+def run_explain(args: list[str], verb: Verb) -> int:
+    """Where a sample comes from, or why there is none."""
+    options = parsing.parse(ExplainArgs, args, verb)
+    from pipelines.explain import explain
+
+    print(explain(options.what, options.data))
+    return 0
+
+
+def run_rebuild(args: list[str], verb: Verb) -> int:
+    """A sample made again and compared; 1 when it is not the same."""
+    options = parsing.parse(RebuildArgs, args, verb)
+    from pipelines.rebuild import rebuild
+
+    made = rebuild(options.key, options.data, source=options.source)
+    if made.differing:
+        print(f"{options.key}: not the same: {', '.join(made.differing)}")
+        return 1
+    print(f"{options.key}: {made.members} members, the same bytes")
+    return 0
+
+
 VERBS: dict[str, Verb] = {
     "demo": Verb(
         "The whole line on a real video, with pictures and a report.", "extpose demo", run_demo
@@ -172,6 +201,16 @@ VERBS: dict[str, Verb] = {
         "Draw the clips of a shard as a contact sheet.",
         "extpose inspect data/walk/*.tar --out sheets",
         run_inspect,
+    ),
+    "explain": Verb(
+        "Where a sample comes from, or why a frame is in none.",
+        "extpose explain walk.mp4:120 --data data/walk",
+        run_explain,
+    ),
+    "rebuild": Verb(
+        "Make a sample again from its source, and compare the bytes.",
+        "extpose rebuild walk-1f0c5a3e9b_0_000000 --data data/walk",
+        run_rebuild,
     ),
     "validate": Verb(
         "Check shards against the contract and their manifest.",

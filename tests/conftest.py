@@ -11,6 +11,7 @@ from extpose.config import ModelConfig
 from extpose.recipes import TINY
 from extpose.schema import Clip
 from tests.clips import random_clip
+from tests.s3_server import S3Server, s3_server, use_s3
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -39,8 +40,24 @@ def tiny_model_config() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
-    """One local Ray for the whole test run."""
+def s3_session() -> Iterator[S3Server]:
+    """One S3 server for the whole test run, in the environment of this process."""
+    with s3_server() as server:
+        use_s3(server.url)
+        yield server
+
+
+@pytest.fixture
+def s3(s3_session: S3Server) -> S3Server:
+    """The server, without faults."""
+    s3_session.faults.clear()
+    s3_session.requests.clear()
+    return s3_session
+
+
+@pytest.fixture(scope="session")
+def ray_local(s3_session: S3Server) -> Iterator[None]:
+    """One local Ray for the whole test run; its workers know the S3 server."""
     from pipelines.runtime import ray_session
 
     with ray_session():

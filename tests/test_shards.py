@@ -115,7 +115,8 @@ def test_window_reads_only_its_frames(shard, monkeypatch):
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda *a: reads.append(a[1]) or pread(*a))
     window = index.read_window(0, 1, 2, 2)
-    assert len(reads) == 2 + 2 * 2
+    assert len(reads) == 1 + 2  # the head, and each frame
+    assert sum(reads) < shard.stat().st_size / 2
     assert window.rgb == whole.rgb[1:4:2]
     assert window.skeleton == whole.skeleton[1:4:2]
     np.testing.assert_array_equal(window.keypoints_2d, whole.keypoints_2d[1:4:2])

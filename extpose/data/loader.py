@@ -12,7 +12,6 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,21 +28,22 @@ from extpose.data.shards import ShardIndex, decode_clip
 from extpose.data.window import View, make_batch
 from extpose.errors import BodyError, ShardError
 from extpose.schema import BodyName, Clip
+from extpose.storage import Location, list_files
 
 PREFETCH = 4
 """Micro-batches that each loader process keeps ready."""
 logger = logging.getLogger(__name__)
 
 
-def find_shards(folder: Path) -> list[Path]:
+def find_shards(folder: Location) -> list[Location]:
     """The shards of a data folder, sorted. Raises ShardError when there are none."""
-    paths = sorted(folder.rglob("*.tar")) if folder.is_dir() else []
+    paths = [entry.location for entry in list_files(folder, ".tar", deep=True)]
     if not paths:
         raise ShardError(f"{folder}: no shards (*.tar) in this folder")
     return paths
 
 
-def open_folders(folders: Sequence[Path]) -> tuple[ShardIndex, tuple[int, ...]]:
+def open_folders(folders: Sequence[Location]) -> tuple[ShardIndex, tuple[int, ...]]:
     """The clips of several data sets, one after the other, and how many each has.
 
     Raises ShardError for a folder without clips, and for a key that is used twice.

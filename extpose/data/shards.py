@@ -7,13 +7,12 @@ strict reader: what breaks the contract is a `ShardError` that names file, key a
 import hashlib
 import io
 import itertools
-import os
 import tarfile
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -21,6 +20,7 @@ from jaxtyping import Int64
 from extpose.data.codec import assemble, count_frames, decode_clip, decode_head, encode_clip
 from extpose.errors import ShardError
 from extpose.schema import Clip
+from extpose.storage import Location, Reader, WholeFile, open_reader, open_stream
 
 __all__ = [
     "ShardIndex",
@@ -29,12 +29,13 @@ __all__ = [
     "decode_clip",
     "encode_clip",
     "read_shard",
-    "sync_folder",
     "write_shard",
 ]
 
 TAR_END = 1024
 """A tar ends in at least two blocks of zeros; without them it was cut off."""
+SCANNERS = 8
+"""Shards of a store that are scanned at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +52,13 @@ class ShardInfo:
 class ShardWriter:
     """Writes clips to a tar that appears under its name only when it is whole.
 
-    A hidden temporary file next to it is written, synced and renamed by `close`; leaving the
-    `with` block by an exception removes it. The same clips give the same bytes.
+    `close` makes it appear (`extpose.storage.WholeFile`); leaving the `with` block by an exception
+    drops it. The same clips give the same bytes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        self._file = _HashingFile(self._temporary.open("xb"))
+        self._file = _HashingFile(WholeFile(path))
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[arg-type]
         self._keys: set[str] = set()
         self._num_frames = 0
@@ -75,12 +75,10 @@ class ShardWriter:
         self._num_frames += clip.num_frames
 
     def close(self) -> ShardInfo:
-        """Finish, sync and rename. An error (a full disk) leaves nothing behind."""
+        """Finish, and make it appear. An error (a full disk) leaves nothing behind."""
         try:
             self._tar.close()
-            self._file.sync()
-            self._temporary.rename(self.path)
-            sync_folder(self.path.parent)
+            self._file.file.commit()
         except OSError:
             self.abort()
             raise
@@ -94,8 +92,7 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Drop what was written."""
-        self._file.file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._file.file.abort()
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -110,7 +107,7 @@ class ShardWriter:
 class _HashingFile:
     """The little of a file that `tarfile` needs for writing, and the digest of what went in."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: WholeFile) -> None:
         self.file, self.sha256, self._position = file, hashlib.sha256(), 0
 
     def write(self, data: bytes) -> int:
@@ -121,22 +118,8 @@ class _HashingFile:
     def tell(self) -> int:
         return self._position
 
-    def sync(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
 
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_shard(path: Path, clips: Iterable[Clip]) -> ShardInfo:
+def write_shard(path: Location, clips: Iterable[Clip]) -> ShardInfo:
     """Write clips to one shard, atomically and with reproducible bytes."""
     with ShardWriter(path) as writer:
         for clip in clips:
@@ -144,7 +127,7 @@ def write_shard(path: Path, clips: Iterable[Clip]) -> ShardInfo:
         return writer.close()
 
 
-def read_shard(path: Path) -> Iterator[Clip]:
+def read_shard(path: Location) -> Iterator[Clip]:
     """All clips of one shard, in order. Raises ShardError."""
     index = ShardIndex([path])
     return (index.read_clip(i) for i in range(len(index)))
@@ -153,19 +136,20 @@ def read_shard(path: Path) -> Iterator[Clip]:
 class ShardIndex:
     """Random access to the clips of many shards, by the offsets of their members.
 
-    Reads with `pread` on descriptors of its own, so copies in forked or spawned workers do not
-    disturb each other. Opening costs one pass over the tar headers.
+    Opening costs one pass over the tar headers: of a store, over the whole shards, `SCANNERS` at a
+    time. Then a window is one or two reads of its bytes alone; nothing is kept in memory or on a
+    disk. Copies in forked or spawned workers open the shards anew and do not disturb each other.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = [Path(path) for path in paths]
+    def __init__(self, paths: Sequence[Location]) -> None:
+        self.paths = list(paths)
         self.keys: list[str] = []
         self._shards: list[int] = []
         self._spans: list[Int64[np.ndarray, "m 2"]] = []
-        self._files: dict[int, int] = {}
-        seen: dict[str, Path] = {}
-        for shard, path in enumerate(self.paths):
-            for key, spans in _scan(path):
+        self._files: dict[int, Reader] = {}
+        seen: dict[str, Location] = {}
+        for shard, (path, clips) in enumerate(zip(self.paths, _scan_all(self.paths), strict=True)):
+            for key, spans in clips:
                 if key in seen:
                     raise ShardError(f"{path}: {key}: key is also in {seen[key]}")
                 seen[key] = path
@@ -180,7 +164,7 @@ class ShardIndex:
         """Frames of clip i."""
         return (len(self._spans[i]) - 2) // 2
 
-    def path_of(self, i: int) -> Path:
+    def path_of(self, i: int) -> Location:
         """The shard that holds clip i."""
         return self.paths[self._shards[i]]
 
@@ -201,41 +185,57 @@ class ShardIndex:
                 f"{where}: window start {start}, count {count}, stride {stride} "
                 f"is not inside {num_frames} frames"
             )
-        meta, arrays = decode_head(self._read(i, 0), self._read(i, 1), num_frames, where)
+        head, body = self._read(i, [0, 1])
+        meta, arrays = decode_head(head, body, num_frames, where)
         meta = replace(meta, first_frame=meta.first_frame + start, fps=meta.fps / stride)
         rows = slice(start, frames[-1] + 1, stride)
         fixed = ("target.betas", "target.has_betas")
+        pictures = self._read(i, [m for f in frames for m in (2 + 2 * f, 3 + 2 * f)])
         return assemble(
             self.keys[i],
             meta,
             {name: a if name in fixed else a[rows] for name, a in arrays.items()},
-            rgb=[self._read(i, 2 + 2 * f) for f in frames],
-            skeleton=[self._read(i, 3 + 2 * f) for f in frames],
+            rgb=pictures[::2],
+            skeleton=pictures[1::2],
             where=where,
         )
 
-    def _read(self, i: int, member: int) -> bytes:
-        offset, size = (int(v) for v in self._spans[i][member])
+    def _read(self, i: int, members: list[int]) -> list[bytes]:
+        """Members of clip i, in rising order: one request for those that lie together."""
         shard = self._shards[i]
         if shard not in self._files:
-            self._files[shard] = os.open(self.paths[shard], os.O_RDONLY)
-        data = os.pread(self._files[shard], size, offset)
-        if len(data) != size:
-            raise ShardError(
-                f"{self.paths[shard]}: {self.keys[i]}: shorter than when it was opened"
-            )
-        return data
+            self._files[shard] = open_reader(self.paths[shard])
+        spans = self._spans[i][members]
+        found: list[bytes] = []
+        for piece in np.split(spans, np.flatnonzero(np.diff(members) != 1) + 1):
+            first, end = int(piece[0, 0]), int(piece[-1].sum())
+            data = self._files[shard].read_at(first, end - first)
+            if len(data) != end - first:
+                raise ShardError(
+                    f"{self.paths[shard]}: {self.keys[i]}: shorter than when it was opened"
+                )
+            found += [data[start - first : start - first + size] for start, size in piece.tolist()]
+        return found
 
     def close(self) -> None:
         """Close the files."""
         while self._files:
-            os.close(self._files.popitem()[1])
+            self._files.popitem()[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_files": {}}
 
 
-def _scan(path: Path) -> Iterator[tuple[str, Int64[np.ndarray, "m 2"]]]:
+def _scan_all(paths: Sequence[Location]) -> Iterator[list[tuple[str, Int64[np.ndarray, "m 2"]]]]:
+    """`_scan` of each, in order. Waiting for a store is shared by threads."""
+    if all(isinstance(path, Path) for path in paths):
+        yield from (list(_scan(path)) for path in paths)
+        return
+    with ThreadPoolExecutor(SCANNERS) as pool:
+        yield from pool.map(lambda path: list(_scan(path)), paths)
+
+
+def _scan(path: Location) -> Iterator[tuple[str, Int64[np.ndarray, "m 2"]]]:
     """Key and (offset, size) of the members of every clip. Raises ShardError."""
     key, names, spans = "", list[str](), list[tuple[int, int]]()
     for member_key, name, span in itertools.chain(_members(path), [("", "", (0, 0))]):
@@ -248,20 +248,21 @@ def _scan(path: Path) -> Iterator[tuple[str, Int64[np.ndarray, "m 2"]]]:
         spans.append(span)
 
 
-def _members(path: Path) -> Iterator[tuple[str, str, tuple[int, int]]]:
+def _members(path: Location) -> Iterator[tuple[str, str, tuple[int, int]]]:
     """Key, name and (offset, size) of every member of a tar that is whole."""
     try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, _, name = member.name.partition(".")
-                end = member.offset_data + member.size
-                if not member.isreg():
-                    raise ShardError(f"{path}: {member.name}: not a plain file")
-                if end + TAR_END > size:
-                    raise ShardError(f"{path}: {key}: {name}: truncated, {size} bytes of {end}")
-                yield key, name, (member.offset_data, member.size)
-        with path.open("rb") as file:
+        with open_stream(path) as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    key, _, name = member.name.partition(".")
+                    end = member.offset_data + member.size
+                    if not member.isreg():
+                        raise ShardError(f"{path}: {member.name}: not a plain file")
+                    if end + TAR_END > size:
+                        raise ShardError(f"{path}: {key}: {name}: truncated, {size} bytes of {end}")
+                    yield key, name, (member.offset_data, member.size)
             file.seek(max(size - TAR_END, 0))
             if file.read() != bytes(TAR_END):
                 raise ShardError(f"{path}: truncated, no end of archive in {size} bytes")

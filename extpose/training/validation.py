@@ -20,6 +20,7 @@ from extpose.errors import TrainingError
 from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import read_metadata, save_model
+from extpose.storage import Location
 from extpose.training.engine import Engine
 from extpose.training.workers import Workers
 
@@ -34,7 +35,7 @@ class Score(Protocol):
     """Says how good a network is on held-out clips."""
 
     @property
-    def shards(self) -> tuple[Path, ...]:
+    def shards(self) -> tuple[Location, ...]:
         """Where the clips are."""
         ...
 
@@ -79,7 +80,7 @@ class Validation:
         save_model(self.best, model, {"best_by": BEST_BY, "value": repr(value), "step": str(step)})
 
 
-def refuse_overlap(held_out: tuple[Path, ...], index: ShardIndex) -> None:
+def refuse_overlap(held_out: tuple[Location, ...], index: ShardIndex) -> None:
     """Raises TrainingError where a held-out shard is one of those that are trained on."""
     trained = {index.path_of(i) for i in range(len(index))}
     if both := sorted(trained & set(held_out)):

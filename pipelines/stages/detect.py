@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import UInt8
 
 from extpose.config import DetectConfig
 from extpose.detect.people import Detections
+from extpose.storage import make_location
 from extpose.video import read_frames
 from pipelines.rows import fail, pack_arrays
 
@@ -49,7 +49,9 @@ class Detect:
         """Unit to unit with `detections`, a bundle of arrays; or with an error."""
         start = time.monotonic()
         try:
-            frames = prefetch(read_frames(Path(row["path"]), row["start"], row["stop"]), PREFETCH)
+            frames = prefetch(
+                read_frames(make_location(row["path"]), row["start"], row["stop"]), PREFETCH
+            )
             found = [(frame.timestamp, self.detector(frame.rgb)) for frame in frames]
         except Exception as error:
             return fail(row, error)

@@ -1,11 +1,11 @@
 """Tracks of a unit to its shard, and the unit's marker: the end of the line."""
 
+import itertools
 import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from extpose.config import PreprocessConfig
 from extpose.data.clip import ClipOrigin, cut_clips
 from extpose.data.shards import ShardInfo, ShardWriter
 from extpose.detect.people import Track
-from extpose.errors import VideoError
+from extpose.errors import ExtPoseError, VideoError
 from extpose.schema import Clip
+from extpose.storage import make_location
 from extpose.video import read_frames
 from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
 from pipelines.rows import Failure, failure_of, unit_of, unpack_arrays
@@ -65,8 +66,12 @@ class Packer:
     def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
         num_frames = int(arrays["num_frames"])
         tracks = list(_tracks(arrays))
-        written, filtered = count_frames(unit.start, num_frames, tracks, arrays)
+        fates = frame_fates(unit.start, num_frames, tracks, arrays)
+        written, filtered = count_fates(fates)
         info = self._write_shard(unit, tracks) if tracks else None
+        people_frames = sum(track.num_frames for track in tracks)
+        if info and info.num_frames != people_frames:
+            raise ExtPoseError(f"clips hold {info.num_frames} frames of {people_frames}")
         reasons = Counter(arrays["filtered_reasons"].tolist())
         return Outcome(
             name=unit.name,
@@ -75,7 +80,11 @@ class Packer:
             frames=num_frames,
             written=written,
             filtered=filtered,
+            tracks=len(tracks) + reasons.total(),
+            written_tracks=len(tracks),
             filtered_tracks=dict(sorted(reasons.items())),
+            frame_spans=_runs(unit.start, fates),
+            track_spans=_track_spans(arrays),
             clips=info.num_clips if info else 0,
             clip_frames=info.num_frames if info else 0,
             sha256=info.sha256 if info else "",
@@ -118,7 +127,7 @@ class Packer:
 def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
     """The unit's frames; an `OSError` of the source must not look like one of the output."""
     try:
-        for frame in read_frames(Path(unit.path), unit.start, unit.stop):
+        for frame in read_frames(make_location(unit.path), unit.start, unit.stop):
             yield frame.index, frame.rgb
     except OSError as error:
         raise VideoError(unit.path, "truncated", str(error)) from error
@@ -136,25 +145,42 @@ def _tracks(arrays: dict[str, np.ndarray]) -> Iterator[Track]:
         )
 
 
-def count_frames(
+def frame_fates(
     start: int, num_frames: int, tracks: list[Track], arrays: dict[str, np.ndarray]
-) -> tuple[int, dict[str, int]]:
-    """Frames in at least one clip, and the others by reason.
+) -> list[str]:
+    """Of each frame: `written` when it is in at least one clip, else why not.
 
     A frame in no clip has the reason of the first filtered track that covers it, else `no_people`.
     """
-    reason = np.full(num_frames, "no_people", dtype=object)
-    spans = arrays["filtered_spans"].tolist()
-    for (first, length), why in reversed(
-        list(zip(spans, arrays["filtered_reasons"].tolist(), strict=True))
-    ):
-        reason[first - start : first - start + length] = why
+    fates = np.full(num_frames, "no_people", dtype=object)
+    for first, stop, why in reversed(_track_spans(arrays)):
+        fates[first - start : stop - start] = why
     for track in tracks:
         first = track.first_frame - start
-        reason[first : first + track.num_frames] = "written"
-    counts = Counter(reason.tolist())
+        fates[first : first + track.num_frames] = "written"
+    return list(fates)
+
+
+def count_fates(fates: list[str]) -> tuple[int, dict[str, int]]:
+    """Frames in at least one clip, and the others by reason."""
+    counts = Counter(fates)
     written = counts.pop("written", 0)
     return written, dict(sorted(counts.items()))
+
+
+def _track_spans(arrays: dict[str, np.ndarray]) -> list[tuple[int, int, str]]:
+    spans, reasons = arrays["filtered_spans"].tolist(), arrays["filtered_reasons"].tolist()
+    return [(f, f + n, why) for (f, n), why in zip(spans, reasons, strict=True)]
+
+
+def _runs(start: int, fates: list[str]) -> list[tuple[int, int, str]]:
+    """Neighbours of the same fate as one span."""
+    spans: list[tuple[int, int, str]] = []
+    for fate, group in itertools.groupby(fates):
+        stop = start + len(list(group))
+        spans.append((start, stop, fate))
+        start = stop
+    return spans
 
 
 def _quarantine(unit: Unit, failure: Failure | None) -> Outcome:

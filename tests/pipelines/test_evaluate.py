@@ -21,7 +21,8 @@ from extpose.params import PoseParams, Prediction
 from extpose.predictions import PredictionError
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip, ClipTargets
-from pipelines.evaluate import Evaluation, evaluate, hash_file
+from extpose.storage import hash_file
+from pipelines.evaluate import Evaluation, evaluate
 from pipelines.ledger import WriteError
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, write_data

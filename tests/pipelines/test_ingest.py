@@ -17,6 +17,7 @@ from extpose.detect.people import Detections, Track
 from extpose.errors import ExtPoseError
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.schema import Split
+from extpose.storage import S3Path, read_bytes
 from extpose.video import VideoWriter
 from pipelines.cutting import read_pictures
 from pipelines.ingest import ingest, summary_line
@@ -282,10 +283,34 @@ def test_bad_settings_are_refused(root: Path, tmp_path: Path, changes, message: 
 
 def test_other_settings_need_another_folder(root: Path, tmp_path: Path) -> None:
     ingest(config_of(root, tmp_path / "out"), SOURCE)
-    with pytest.raises(ExtPoseError, match="made with other settings"):
+    with pytest.raises(ExtPoseError, match="clip_frames: 3, now 2"):
         ingest(config_of(root, tmp_path / "out", clip_frames=2), SOURCE)
-    with pytest.raises(ExtPoseError, match="not a shard of this data set"):
+    with pytest.raises(ExtPoseError, match="not a shard of what was given"):
         ingest(config_of(root, tmp_path / "out", units=("a",)), SOURCE)
+
+
+def test_a_data_set_goes_to_a_store(root: Path, tmp_path: Path, s3) -> None:
+    there, here = S3Path(f"s3://bucket/{tmp_path.name}"), tmp_path / "here"
+    for out in (there, here, there):
+        assert ingest(config_of(root, out), SOURCE) == 0
+    names = [path.name for path in here.iterdir() if path.is_file() and path.name != ".lock"]
+    assert len(names) == 5
+    for name in names:
+        assert read_bytes(there / name) == (here / name).read_bytes()
+    assert validate(there) == 0
+
+
+def test_redo_and_prune(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ingest(config_of(root, out), SOURCE)
+    ingest(config_of(root, out, clip_frames=2, redo=True), SOURCE)
+    fresh = tmp_path / "fresh"
+    ingest(config_of(root, fresh, clip_frames=2), SOURCE)
+    for name in ("made-up-test-a.tar", "manifest.json", "settings.json"):
+        assert (out / name).read_bytes() == (fresh / name).read_bytes()
+    ingest(config_of(root, out, clip_frames=2, units=("a",), prune=True), SOURCE)
+    assert [path.name for path in out.glob("*.tar")] == ["made-up-test-a.tar"]
+    assert validate(out) == 0
 
 
 def test_a_full_disk_stops_the_run(root: Path, tmp_path: Path, monkeypatch) -> None:

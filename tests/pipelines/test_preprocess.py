@@ -163,12 +163,11 @@ def test_other_settings_and_strangers_are_refused(videos, tmp_path):
     config = config_of(videos / "nobody.mp4", tmp_path)
     [unit] = plan_videos(find_videos(config.source.path), config, {})[0].units
     run_stages(config)
-    with pytest.raises(ExtPoseError, match="made with other settings"):
-        read_outcome(tmp_path, unit)
+    assert read_outcome(tmp_path, unit) is None
     with pytest.raises(ExtPoseError, match="made with other settings"):
         preprocess(config, detector=box_detector())
     (tmp_path / "stranger.tar").touch()
-    with pytest.raises(ExtPoseError, match=r"stranger\.tar: not a shard of these videos"):
+    with pytest.raises(ExtPoseError, match=r"stranger\.tar: not a shard of what was given"):
         preprocess(config, detector=box_detector())
     with pytest.raises(ExtPoseError, match="no videos"):
         preprocess(config_of(tmp_path / "done", tmp_path / "x"))

@@ -10,7 +10,8 @@ import pytest
 import pipelines.synth
 from extpose.config import CropConfig, SynthConfig
 from extpose.data.shards import read_shard
-from extpose.errors import ShardError
+from extpose.errors import ExtPoseError
+from pipelines.committed import WriteError
 from pipelines.synth import plan_units, synthesize
 from tests.synth.figure import write_motions
 
@@ -96,9 +97,9 @@ def test_a_clip_does_not_depend_on_the_shards(tmp_path: Path) -> None:
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     config = config_for(tmp_path / "out", num_clips=2)
     synthesize(config)
-    with pytest.raises(ShardError, match="made with other settings"):
+    with pytest.raises(ExtPoseError, match="seed: 0, now 1"):
         synthesize(replace(config, seed=1))
-    with pytest.raises(ShardError, match="not a shard of this run"):
+    with pytest.raises(ExtPoseError, match="split: train, now val"):
         synthesize(replace(config, split="val"))
     assert synthesize(replace(config, workers=5)) == 0  # nothing is missing: no Ray is started
 
@@ -115,14 +116,14 @@ def test_a_disk_that_cannot_be_written_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ShardError, match="file/out: cannot be written"):
+    with pytest.raises(WriteError, match="file/out"):
         synthesize(config_for(tmp_path / "file" / "out"))
 
     def no_space(path: Path, clips: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pipelines.synth, "write_shard", no_space)
-    with pytest.raises(ShardError, match=r"synth-train-000000.tar: cannot be written .*No space"):
+    with pytest.raises(WriteError, match=r"synth-train-000000.tar: cannot be written .*No space"):
         synthesize(config_for(tmp_path / "out"))
 
 

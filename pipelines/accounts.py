@@ -1,0 +1,88 @@
+"""Whether a folder's accounts are balanced: what went in is written, filtered or quarantined.
+
+frames = written + filtered + quarantined        of every marker, and in the manifest
+tracks = written + filtered                      the same
+the manifest's sums = the sums over the markers; its shards = those of the markers
+videos = written + filtered + quarantined
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from extpose.errors import ExtPoseError
+from extpose.storage import Location, list_files
+from pipelines.committed import MANIFEST, MARKERS, read_json, read_marker
+from pipelines.ledger import Outcome, add_counts, imbalance
+
+SUMMED = ("frames", "written", "quarantined", "clips", "clip_frames", "tracks", "written_tracks")
+"""Numbers of the manifest's `frame_counts` that are sums over markers."""
+
+
+def account_faults(folder: Location) -> Iterator[str]:
+    """Every sum that is not right, as `file: field: what is wrong`; nothing without a manifest."""
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path)
+    except ExtPoseError:
+        return  # told by whoever reads the manifest first
+    if not isinstance(manifest, dict):
+        return
+    counts = manifest.get("frame_counts")
+    if isinstance(counts, dict):
+        yield from (f"{path}: frame_counts: {fault}" for fault in _sum_faults(counts))
+    if "video_counts" in manifest:
+        yield from _video_faults(path, manifest)
+        yield from _marker_faults(folder, path, manifest)
+
+
+def _sum_faults(counts: dict[str, Any]) -> Iterator[str]:
+    found = counts["written"] + sum(counts["filtered"].values()) + counts["quarantined"]
+    if found != counts["frames"]:
+        yield f"frames is {counts['frames']}, written, filtered and quarantined are {found}"
+    if "tracks" in counts:
+        found = counts["written_tracks"] + sum(counts["filtered_tracks"].values())
+        if found != counts["tracks"]:
+            yield f"tracks is {counts['tracks']}, written and filtered are {found}"
+
+
+def _video_faults(path: Location, manifest: dict[str, Any]) -> Iterator[str]:
+    counts = manifest["video_counts"]
+    found = sum(counts[name] for name in ("written", "filtered", "quarantined"))
+    if not found == counts["videos"] == len(manifest["videos"]):
+        yield (
+            f"{path}: video_counts: videos is {counts['videos']}, written, filtered and "
+            f"quarantined are {found}, {len(manifest['videos'])} are listed"
+        )
+
+
+def _marker_faults(folder: Location, path: Location, manifest: dict[str, Any]) -> Iterator[str]:
+    """Markers of the manifest's videos, one by one and together."""
+    known = {video["video_id"] for video in manifest["videos"] if "reason" not in video}
+    outcomes: list[Outcome] = []
+    for entry in list_files(folder / MARKERS, ".json"):
+        if entry.location.stem.rpartition("-")[0] not in known:
+            continue  # of a video that is not given any more: without a shard, or it is told
+        try:
+            outcome = read_marker(folder, entry.location.stem, Outcome)
+        except ExtPoseError as error:
+            yield str(error)
+            continue
+        if outcome is not None:
+            outcomes.append(outcome)
+            if fault := imbalance(outcome):
+                yield f"{entry.location}: {fault}"
+    if not outcomes:
+        return  # the shards went on a journey without their markers
+    sums, counts = add_counts(outcomes), manifest["frame_counts"]
+    sums["frames"] += counts["filtered"].get("duplicate", 0)
+    for name in SUMMED:
+        if sums[name] != counts.get(name):
+            yield f"{path}: frame_counts: {name} is {counts.get(name)}, the markers' {sums[name]}"
+    shards = {f"{o.name}.tar": o.sha256 for o in outcomes if o.sha256}
+    listed = {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
+    for name in sorted({*shards, *listed}):
+        if shards.get(name) != listed.get(name):
+            yield (
+                f"{path}: shards: {name} has sha256 {listed.get(name)}, its marker says "
+                f"{shards.get(name)}"
+            )
