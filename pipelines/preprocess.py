@@ -4,6 +4,8 @@
 
     plan --units--> Detect --detections--> track --tracks--> Pack --> shard, then its marker
 
+With `--body mano` a stage between `track` and `pack` puts the hands in the people's place.
+
 A unit is a range of frames of one video. Only unit descriptions and small arrays travel between
 stages, never frames: memory does not grow with the videos. Units run in any order on any number of
 workers, killed runs go on where they were, and the shards have the same bytes every time.
@@ -13,10 +15,9 @@ Below `out`: `<video>-<first frame>.tar`, `manifest.json` (what became of every 
 """
 
 import functools
-import hashlib
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -25,8 +26,9 @@ from ray.exceptions import RayError
 from tqdm import tqdm
 
 from extpose.asset_table import ASSETS
-from extpose.config import DetectConfig, PreprocessConfig
+from extpose.config import PreprocessConfig
 from extpose.errors import ExtPoseError
+from pipelines.detectors import detector_spec
 from pipelines.ledger import (
     MANIFEST,
     QUARANTINE,
@@ -40,33 +42,36 @@ from pipelines.ledger import (
 from pipelines.plan import PlannedVideo, make_manifest, plan_videos, quarantine_rows, settings_of
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect, Detector, DetectorSpec
+from pipelines.stages.detect import Detect, DetectorSpec
+from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
 """Logical: Ray Data's own helpers need free CPUs next to the actors, or wait for ever."""
-WEIGHTS = ("movenet-thunder", "person-boxes")
+HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
 
 
 def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -> int:
     """Do what is missing in `config.out`; 0, or 3 when something was quarantined.
 
-    `detector` is MoveNet unless another one is given.
+    `detector` is the one that `config.detector` names, unless another one is given.
 
     Raises:
         WriteError: the output cannot be written.
         ExtPoseError: the folder holds shards of other settings, or the run failed.
         AssetError: the detector's weights cannot be had.
     """
-    spec = detector or person_detector()
+    config = on_gpu(config)
+    spec = detector or detector_spec(config.detector, config.detect)
     videos_found = find_videos(config.source.path)
     if not videos_found:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
-    settings = settings_of(config, f"{spec.name} {spec.identity}")
+    settings = settings_of(config, f"{spec.name} {spec.identity}{hands_identity(config)}")
     with open_output(config.out):
-        videos = plan_videos(tqdm(videos_found, desc="plan", unit="video"), config, settings)
+        found = tqdm(videos_found, desc="plan", unit="video")
+        videos = plan_videos(found, config, settings, spec.identity_of)
         units = [unit for video in videos for unit in video.units]
         _refuse_strangers(units, config)
         missing = [unit for unit in units if read_outcome(config.out, unit) is None]
@@ -81,7 +86,7 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
 def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:
     """The line: units in, what `pack` says of each out."""
     size = min(config.num_detectors, len(units))
-    return (
+    tracked = (
         ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
         .map(
             Detect,
@@ -91,11 +96,41 @@ def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec)
             num_gpus=config.gpus_per_detector or None,
         )
         .map(functools.partial(track, config=config.detect), compute=TaskPoolStrategy(size=size))
-        .map(
-            functools.partial(pack, config=config, detector=spec.name),
-            compute=TaskPoolStrategy(size=size),
-        )
     )
+    if config.body == "mano":
+        tracked = tracked.map(
+            FindHands,
+            fn_constructor_args=(config.detect, config.detector),
+            compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            num_cpus=CPUS_PER_DETECTOR,
+            num_gpus=config.gpus_per_detector or None,
+        )
+    return tracked.map(
+        functools.partial(pack, config=config, detector=evidence_name(config, spec)),
+        compute=TaskPoolStrategy(size=size),
+    )
+
+
+def on_gpu(config: PreprocessConfig) -> PreprocessConfig:
+    """Detectors that are given a part of a GPU run on it."""
+    if config.gpus_per_detector > 0 and config.detect.device == "cpu":
+        return replace(config, detect=replace(config.detect, device="cuda"))
+    return config
+
+
+def evidence_name(config: PreprocessConfig, spec: DetectorSpec) -> str:
+    """What clips say of where their 2D keypoints are from."""
+    if config.body == "smpl" or config.detect.hands == "wholebody":
+        return spec.name
+    return f"mediapipe-hands+{spec.name}"
+
+
+def hands_identity(config: PreprocessConfig) -> str:
+    """Of the hand networks' weights, where there are any besides the detector's."""
+    if config.body == "smpl" or config.detect.hands == "wholebody":
+        return ""
+    members = [m.sha256 for name in HAND_WEIGHTS for m in ASSETS[name].members]
+    return " " + " ".join(members)
 
 
 def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> None:
@@ -109,23 +144,6 @@ def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Non
                 bar.update(row["frames"])
     except RayError as error:
         raise ExtPoseError(f"preprocessing stopped: {error}") from error
-
-
-def person_detector() -> DetectorSpec:
-    """MoveNet Thunder on CenterNet's boxes."""
-    members = [(m.path, m.sha256) for name in WEIGHTS for m in ASSETS[name].members]
-    return DetectorSpec(
-        name="movenet-thunder",
-        identity=hashlib.sha256(json.dumps(members).encode()).hexdigest(),
-        build=_build_person_detector,
-    )
-
-
-def _build_person_detector(config: DetectConfig) -> Detector:
-    # Only in the actors: the driver needs no inference runtime.
-    from extpose.detect.movenet import PersonDetector
-
-    return PersonDetector(config)
 
 
 def _refuse_strangers(units: list[Unit], config: PreprocessConfig) -> None:

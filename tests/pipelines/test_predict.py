@@ -41,7 +41,7 @@ def checkpoint(tiny_model_config: ModelConfig, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def config(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PredictConfig:
-    monkeypatch.setattr(predict_module, "PersonDetector", FakeDetector)
+    monkeypatch.setattr(predict_module, "build_detector", lambda _, detect: FakeDetector(detect))
     return PredictConfig(checkpoint=checkpoint, out=tmp_path / "out", crop=CropConfig(size=64))
 
 
