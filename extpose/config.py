@@ -68,7 +68,8 @@ class DetectConfig:
     keypoints: Path | None = None
     """Of detector `keypoints`: a file, or a folder with one for each video's name."""
     calibration: Path | None = None
-    """Map from raw confidence to expected accuracy, as `extpose calibrate` writes it."""
+    """Map from raw confidence to expected accuracy, as `extpose calibrate` writes it; `packaged`:
+    MoveNet's, fitted on renders."""
     hands: Literal["mediapipe", "wholebody"] = "mediapipe"
     """Where hands come from: MediaPipe's network at each wrist, or the whole-body keypoints of
     `vitpose` or `rtmpose`."""

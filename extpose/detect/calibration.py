@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
@@ -24,6 +25,8 @@ from extpose.errors import ExtPoseError
 from extpose.keypoints import KEYPOINT_NAMES
 
 VERSION = 1
+PACKAGED = "packaged"
+"""In the place of a path: the map of MoveNet that comes with the project."""
 COCO17 = KEYPOINT_NAMES["coco17"]
 MAX_KNOTS = 8
 MIN_SAMPLES = 200
@@ -78,8 +81,15 @@ class Calibration:
         path.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def calibration_path(path: Path) -> Path:
+    """The file itself, or the packaged one where `path` is the word `packaged`."""
+    is_packaged = path == Path(PACKAGED)
+    return Path(__file__).with_name("movenet_calibration.json") if is_packaged else path
+
+
 def load_calibration(path: Path, detector: str = "") -> Calibration:
     """Read and check. Raises CalibrationError, also where it is not of `detector`."""
+    path = calibration_path(path)
     try:
         value = json.loads(path.read_text())
         if value.pop("version") != VERSION or value["joints"].keys() != set(COCO17):
@@ -136,13 +146,17 @@ def fit_calibration(
 
 
 def fit_map(raw: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]) -> JointMap:
-    """Isotonic regression of groups of equal size (at most `MAX_KNOTS`), a knot at each mean."""
+    """Isotonic regression of groups of equal size (at most `MAX_KNOTS`), a knot at each mean.
+
+    The map begins at 0, 0: a confidence of 0 means that nothing was found.
+    """
     order = np.argsort(raw, kind="stable")
     groups = np.array_split(order, min(MAX_KNOTS, len(order)))
     x = np.array([raw[g].mean() for g in groups], np.float64)
     y = np.array([value[g].mean() for g in groups], np.float64)
     weight = np.array([len(g) for g in groups], np.float64)
     y = isotonic(y, weight)
+    x, y = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
     kept = np.concatenate([[True], np.diff(x) > 1e-4])
     return JointMap(
         raw=tuple(np.round(x[kept], 5).tolist()),
@@ -177,6 +191,21 @@ def calibration_error(
     return sum(gaps) / len(confidence)
 
 
+@runtime_checkable
+class FindsInBoxes(Protocol):
+    """A detector that also looks into given boxes."""
+
+    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
+        """All people of a frame."""
+        ...
+
+    def find_keypoints(
+        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
+    ) -> Float32[np.ndarray, "p k 3"]:
+        """One in each box."""
+        ...
+
+
 class CalibratedDetector:
     """A detector whose keypoints come with calibrated confidences; boxes and scores stay."""
 
@@ -197,8 +226,12 @@ class CalibratedDetector:
 class CalibratedBoxes(CalibratedDetector):
     """The same of one that also looks into given boxes."""
 
+    def __init__(self, detector: FindsInBoxes, calibration: Calibration, name: str) -> None:
+        super().__init__(detector, calibration, name)
+        self._boxes = detector
+
     def find_keypoints(
         self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
     ) -> Float32[np.ndarray, "p 17 3"]:
         """x y calibrated confidence of one person in each box."""
-        return self.calibration.apply(self.detector.find_keypoints(rgb, boxes))
+        return self.calibration.apply(self._boxes.find_keypoints(rgb, boxes))

@@ -6,7 +6,8 @@ A hand follows its person, so nothing is linked here. A hand that is not seen fo
 Axes     t frames, 21 keypoints
 Units    source pixels
 Reasons  of `wrist_hands` for frames without a hand; and for stretches that are not kept, as of
-         people: `too_short`, `too_small`, `low_confidence`
+         people: `too_short`, `too_small`, `low_confidence`; and `other_side` (the hand network
+         takes most of its frames for a hand of the other side)
 """
 
 from collections import Counter
@@ -25,6 +26,8 @@ from extpose.detect.wrist_hands import HandFinder
 
 BOX_MARGIN = 0.1
 """Around the keypoints, in longer sides of their extent: the hand detector's."""
+MAX_DISPUTED = 0.5
+"""Share of frames, above which a hand would teach the wrong side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class _Side:
     is_right: bool
     points: list[np.ndarray] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    disputed: int = 0
+    is_disputed: list[bool] = field(default_factory=list)
 
     @property
     def track_id(self) -> int:
@@ -110,7 +113,7 @@ def track_hands(
                 one = sides[index, side]
                 one.points.append(found.keypoints_2d[row, side])
                 one.reasons.append(found.reasons[row][side])
-                one.disputed += int(found.is_disputed[row, side])
+                one.is_disputed.append(bool(found.is_disputed[row, side]))
     missing = sum(s.person.num_frames - len(s.points) for s in sides.values())
     if missing:
         raise ValueError(f"{missing} frames of hands are missing: the frames ended before")
@@ -126,7 +129,8 @@ def _collect(sides: list[_Side], config: DetectConfig) -> HandTracking:
         found = np.flatnonzero(fates == "")
         for seen in _stretches(found, config.max_gap):
             track, part = _finish(side, seen, config), slice(int(seen[0]), int(seen[-1]) + 1)
-            fates[part] = _why_not(track, config)
+            disputed = np.mean([side.is_disputed[i] for i in seen])
+            fates[part] = "other_side" if disputed > MAX_DISPUTED else _why_not(track, config)
             if fates[part][0] == "":
                 tracks.append(track)
         filtered += _spans(side, list(fates))
@@ -137,7 +141,7 @@ def _collect(sides: list[_Side], config: DetectConfig) -> HandTracking:
                 is_right=side.is_right,
                 frames=len(fates),
                 found=len(found),
-                disputed=side.disputed,
+                disputed=sum(side.is_disputed),
                 written=len(fates) - reasons.total(),
                 reasons=dict(sorted(reasons.items())),
             )

@@ -22,6 +22,7 @@ from extpose.detect.calibration import (
     CalibratedBoxes,
     CalibratedDetector,
     Calibration,
+    calibration_path,
     load_calibration,
 )
 from extpose.detect.people import Detections
@@ -105,7 +106,7 @@ def detector_identity(name: DetectorName, config: DetectConfig) -> str:
         parts.append(hash_files(config.weights))
     if config.calibration is not None:
         load_calibration(config.calibration, plug.name)
-        parts.append(hash_files(config.calibration))
+        parts.append(hash_files(calibration_path(config.calibration)))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -119,8 +120,9 @@ def build_detector(name: DetectorName, config: DetectConfig) -> Detector | Video
     full_name = detector_name(name, config)
     if isinstance(detector, VideoDetector):
         return _CalibratedVideo(detector, calibration, full_name)
-    kind = CalibratedBoxes if isinstance(detector, BoxDetector) else CalibratedDetector
-    return kind(detector, calibration, full_name)
+    if isinstance(detector, BoxDetector):
+        return CalibratedBoxes(detector, calibration, full_name)
+    return CalibratedDetector(detector, calibration, full_name)
 
 
 def start_video(

@@ -7,7 +7,7 @@ say; where the hand network takes it for the other, that is counted.
 Axes     p people, 2 sides (left, right), 21 keypoints
 Units    source pixels
 Reasons  `no_wrist` (body not sure of it), `unsure` (no hand there, for the network),
-         `not_at_wrist` (its wrist is elsewhere), `other_hand` (the person's other hand again)
+         `not_at_wrist` (its wrist is elsewhere), `other_hand` (the person's other hand)
 """
 
 from dataclasses import dataclass
@@ -105,11 +105,15 @@ class WristHands:
         for person, (box, body) in enumerate(zip(boxes, bodies, strict=True)):
             for side in range(2):
                 hand, reasons[person][side] = self._find(rgb, box, body, side)
+                other = body[WRISTS[1 - side]]
+                if hand is not None and _is_of(hand, 1 - side, other, box):
+                    hand, reasons[person][side] = None, "other_hand"
                 if hand is not None:
                     sure = np.full(21, hand.score)
                     points[person, side] = np.column_stack([hand.keypoints, sure])
                     is_disputed[person, side] = hand.is_right != bool(side)
         drop_doubles(points, reasons, bodies)
+        is_disputed &= np.array([[not why for why in person] for person in reasons]).reshape(-1, 2)
         return FoundHands(keypoints_2d=points, reasons=reasons, is_disputed=is_disputed)
 
     def _find(
@@ -118,7 +122,7 @@ class WristHands:
         wrist, elbow = body[WRISTS[side]], body[ELBOWS[side]]
         if wrist[2] < MIN_CONFIDENCE:
             return None, "no_wrist"
-        length = float((box[2:] - box[:2]).max()) * FOREARM_OF_BOX
+        length = _least_forearm(box)
         squares = [
             HandSquare(centre=wrist[:2].astype(np.float64), side=2 * length, angle=angle)
             for angle in (0.0, np.pi / 2, np.pi, -np.pi / 2)
@@ -140,6 +144,19 @@ class WristHands:
         if np.linalg.norm(best.keypoints[0] - wrist[:2]) > MAX_WRIST_DISTANCE * length:
             return None, "not_at_wrist"
         return best, ""
+
+
+def _least_forearm(box: np.ndarray) -> float:
+    return float((box[2:] - box[:2]).max()) * FOREARM_OF_BOX
+
+
+def _is_of(hand: OneHand, side: int, wrist: np.ndarray, box: np.ndarray) -> bool:
+    """Whether a hand is that of another wrist: it looks like that side, and lies there.
+
+    In side views both wrists are put on the arm that is seen.
+    """
+    distance = float(np.linalg.norm(hand.keypoints[0] - wrist[:2]))
+    return hand.is_right == bool(side) and distance < MAX_WRIST_DISTANCE * _least_forearm(box)
 
 
 class WholeBodyHands:
@@ -192,7 +209,7 @@ def open_hand_finder(config: DetectConfig, detector: object) -> HandFinder:
         return WristHands(config)
     detector = getattr(detector, "detector", detector)  # beneath a calibration
     pose = getattr(detector, "pose", None)
-    if not hasattr(pose, "find_hands"):
+    if not isinstance(pose, WholeBodyNetwork):
         raise AssetError(
             "--detect.hands wholebody needs --detector vitpose or rtmpose with weights of "
             "133 keypoints"
