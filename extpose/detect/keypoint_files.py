@@ -53,9 +53,11 @@ class KeypointTable:
 
 @dataclass(frozen=True)
 class _Row:
+    """One person of one frame, numbers as the file has them."""
+
     frame: int
     points: np.ndarray
-    box_xywh: Sequence[float] | None = None
+    box_xywh: Sequence[Any] | None = None
     track_id: int | None = None
 
 
@@ -175,7 +177,7 @@ def _read_npz(path: Path) -> KeypointTable:
     return _table(rows, path, num_frames=int(arrays["num_frames"]))
 
 
-def _triples(values: Sequence[float], path: Path) -> np.ndarray:
+def _triples(values: Sequence[Any], path: Path) -> np.ndarray:
     if len(values) % 3:
         raise KeypointFileError(f"{path}: {len(values)} numbers are no x y confidence triples")
     return np.array(values, np.float64).reshape(-1, 3)

@@ -12,7 +12,7 @@ from extpose.detect.hand_tracks import HandTracking, track_hands
 from extpose.detect.people import Track
 from extpose.detect.wrist_hands import FoundHands
 
-CONFIG = DetectConfig(min_track_frames=4, max_gap=3, smooth_boxes=0)
+CONFIG = DetectConfig(min_track_frames=4, max_gap=3, smooth_boxes=0.0)
 SHAPE = np.random.default_rng(0).uniform(0, 40, (21, 2))
 RGB = np.zeros((8, 8, 3), np.uint8)
 
