@@ -96,7 +96,9 @@ def load_calibration(path: Path, detector: str = "") -> Calibration:
             raise CalibrationError(f"{path}: not version {VERSION} of the 17 keypoints of COCO")
         joints = {
             name: JointMap(
-                raw=tuple(one["raw"]), expected=tuple(one["expected"]), samples=one["samples"]
+                raw=tuple(map(float, one["raw"])),
+                expected=tuple(map(float, one["expected"])),
+                samples=int(one["samples"]),
             )
             for name, one in value["joints"].items()
         }

@@ -19,13 +19,14 @@ def open_session(path: Path, *, threads: int, device: str = "cpu") -> onnxruntim
     options.intra_op_num_threads = threads
     # Waiting threads that spin take the cores from the other processes of a pipeline.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = onnx_providers(device)
     try:
-        return onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=onnx_providers(device)
-        )
+        model = path.read_bytes()
     except OSError as error:
         raise AssetError(f"{path}: cannot be read ({error})") from error
-    except RuntimeError as error:
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's errors have no common class of their own
         raise AssetError(f"{path}: ONNX Runtime cannot open it ({error})") from error
 
 

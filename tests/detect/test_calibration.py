@@ -150,7 +150,9 @@ def test_a_detector_with_a_calibration(made: Calibration) -> None:
     expected = made.apply(points)
     assert (expected[..., 2] < 0.4).all()
     np.testing.assert_array_equal(wrapped(rgb).keypoints_2d, expected)
-    np.testing.assert_array_equal(wrapped.find_keypoints(rgb, np.zeros((1, 4))), expected)
+    np.testing.assert_array_equal(
+        wrapped.find_keypoints(rgb, np.zeros((1, 4), np.float32)), expected
+    )
     assert wrapped(rgb).scores.tolist() == [1.0]
 
 

@@ -91,7 +91,9 @@ def test_ids_are_kept_even_where_people_cross(tmp_path: Path) -> None:
         a, b = (10.0, 90.0) if i < 6 else (90.0, 10.0)
         rows += [person(i, a, track_id=7), person(i, b, track_id=3)]
     frames = enumerate(run(detector(tmp_path / "a.json", rows), 0, 12, 12))
-    result = link_tracks(((i, i / 25, d) for i, d in frames), DetectConfig(smooth_boxes=0.0), (9, 9))
+    result = link_tracks(
+        ((i, i / 25, d) for i, d in frames), DetectConfig(smooth_boxes=0.0), (9, 9)
+    )
     ids = {track.track_id: track for track in result.tracks}
     assert set(ids) == {3, 7}
     assert ids[7].bbox_xyxy[:, 0].tolist() == [10.0] * 6 + [90.0] * 6

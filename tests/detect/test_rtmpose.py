@@ -19,10 +19,11 @@ BOXES = np.array([[30, 20, 70, 110], [80, 40, 150, 60], [10, 10, 90, 100]], np.f
 def save_network(path: Path, *, num_keypoints: int = 17, batch: int | str = "b") -> Path:
     """Finds the brightest column and row: the two vectors are the picture's mean along each."""
     picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 3, HEIGHT, WIDTH])
-    nodes, outputs = [], []
+    # Black is negative after normalisation, and a peak that is not above zero counts for nothing.
+    nodes, outputs = [helper.make_node("Add", ["input", "three"], ["bright"])], []
     for name, size in (("x", WIDTH), ("y", HEIGHT)):
         nodes += [
-            helper.make_node("ReduceMean", ["input", f"axes_{name}"], [f"m{name}"], keepdims=0),
+            helper.make_node("ReduceMean", ["bright", f"axes_{name}"], [f"m{name}"], keepdims=0),
             helper.make_node("Unsqueeze", [f"m{name}", "one"], [f"u{name}"]),
             helper.make_node(
                 "Resize", [f"u{name}", "", "twice"], [f"r{name}"], mode="nearest",
@@ -35,6 +36,7 @@ def save_network(path: Path, *, num_keypoints: int = 17, batch: int | str = "b")
     constants = [
         helper.make_tensor("axes_x", TensorProto.INT64, [2], [1, 2]),
         helper.make_tensor("axes_y", TensorProto.INT64, [2], [1, 3]),
+        helper.make_tensor("three", TensorProto.FLOAT, [1], [3]),
         helper.make_tensor("one", TensorProto.INT64, [1], [1]),
         helper.make_tensor("twice", TensorProto.FLOAT, [3], [1, 1, 2]),
         helper.make_tensor("points", TensorProto.INT64, [3], [1, num_keypoints, 1]),
