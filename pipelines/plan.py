@@ -160,7 +160,8 @@ def make_manifest(
 def _video_entry(video: PlannedVideo, outcome_of: Callable[[Unit], Outcome]) -> dict[str, Any]:
     """One video of the manifest; its status is exactly one of three."""
     outcomes = [outcome_of(unit) for unit in video.units]
-    entry = {"path": video.path, "video_id": video.video_id, "sha256": video.sha256}
+    entry: dict[str, Any] = {"path": video.path}
+    entry |= {"video_id": video.video_id, "sha256": video.sha256}
     if video.quarantined or video.filtered:
         status = "quarantined" if video.quarantined else "filtered"
         return entry | {"status": status, "reason": video.quarantined or video.filtered}

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -126,7 +126,7 @@ def build_detector(name: DetectorName, config: DetectConfig) -> Detector | Video
 
 
 def start_video(
-    detector: Detector | VideoDetector, video: Path, *, first_frame: int, num_frames: int
+    detector: FindPeople | VideoDetector, video: Path, *, first_frame: int, num_frames: int
 ) -> FindPeople:
     """What finds the people of a video's frames, to be called in their order.
 
@@ -164,7 +164,7 @@ def _open_movenet(config: DetectConfig) -> Detector:
     return PersonDetector(config)
 
 
-def _open_blazepose(config: DetectConfig, variant: str = "heavy") -> Detector:
+def _open_blazepose(config: DetectConfig, variant: Literal["heavy", "full"] = "heavy") -> Detector:
     from extpose.detect.blazepose import BlazePose
     from extpose.detect.top_down import TopDownDetector
 
@@ -172,17 +172,17 @@ def _open_blazepose(config: DetectConfig, variant: str = "heavy") -> Detector:
 
 
 def _open_vitpose(config: DetectConfig) -> Detector:
-    from extpose.detect.top_down import TopDownDetector
+    from extpose.detect.top_down import BatchedTopDownDetector
     from extpose.detect.vitpose import VitPose
 
-    return TopDownDetector(config, VitPose(config))
+    return BatchedTopDownDetector(config, VitPose(config))
 
 
 def _open_rtmpose(config: DetectConfig) -> Detector:
     from extpose.detect.rtmpose import RtmPose
-    from extpose.detect.top_down import TopDownDetector
+    from extpose.detect.top_down import BatchedTopDownDetector
 
-    return TopDownDetector(config, RtmPose(config))
+    return BatchedTopDownDetector(config, RtmPose(config))
 
 
 BOXES = "person-boxes"

@@ -6,6 +6,7 @@ are rtmlib's; people are batched where the file allows it. COCO-17 or COCO-Whole
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,13 @@ class RtmPose:
         self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
     ) -> Float32[np.ndarray, "p 17 3"]:
         """x y confidence of one person in each box."""
-        return body_of(self._find_all(rgb, boxes))
+        return body_of(self._find_all([rgb], [boxes])[0])
+
+    def find_in_frames(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """As `find_keypoints` of each frame, with the people of all frames in common batches."""
+        return [body_of(points) for points in self._find_all(images, boxes)]
 
     def find_hands(
         self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
@@ -67,18 +74,19 @@ class RtmPose:
         """Left and right hand of the person in each box. Raises AssetError for a body network."""
         if self.num_keypoints != NUM_WHOLEBODY:
             raise AssetError(f"hands need {NUM_WHOLEBODY} keypoints, not {self.num_keypoints}")
-        return hands_of(self._find_all(rgb, boxes))
+        return hands_of(self._find_all([rgb], [boxes])[0])
 
     def _find_all(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p m 3"]:
-        """All keypoints of the network; `batch` people a run."""
-        # RGB goes in: mean and deviation are those of RGB.
-        views = [self._tool.preprocess(rgb, box.astype(np.float64)) for box in boxes]
-        found = np.zeros((len(boxes), self.num_keypoints, 3), np.float32)
+        self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """All keypoints of the network, p m 3 of each frame; `batch` people a run."""
+        people = [(rgb, box) for rgb, own in zip(images, boxes, strict=True) for box in own]
+        found = np.zeros((len(people), self.num_keypoints, 3), np.float32)
         name = self._session.get_inputs()[0].name
-        for start in range(0, len(views), self._batch):
-            group = views[start : start + self._batch]
+        for start in range(0, len(people), self._batch):
+            part = people[start : start + self._batch]
+            # RGB goes in: mean and deviation are those of RGB.
+            group = [self._tool.preprocess(rgb, box.astype(np.float64)) for rgb, box in part]
             crops = np.stack([view[0].transpose(2, 0, 1) for view in group]).astype(np.float32)
             outputs = self._session.run(None, {name: crops})
             for i, (_, centre, scale) in enumerate(group):
@@ -87,7 +95,7 @@ class RtmPose:
                 # Its scores are heights of a peak and may exceed 1.
                 sure = np.clip(np.nan_to_num(scores[0]), 0, 1)
                 found[start + i] = np.column_stack([points[0], sure])
-        return found
+        return np.split(found, np.cumsum([len(own) for own in boxes])[:-1])
 
 
 def _open_tool(path: Path, *, size: tuple[int, int]) -> Any:

@@ -4,6 +4,7 @@ What every detector of this kind shares: scores, boxes that follow the keypoints
 a person. Boxes are x0 y0 x1 y1, source pixels; left and right are the person's own.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -41,6 +42,17 @@ class PoseNetwork(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchedPoseNetwork(PoseNetwork, Protocol):
+    """One that takes the people of several frames at once."""
+
+    def find_in_frames(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Keypoints (p 17 3) in the boxes (p 4) of each frame."""
+        ...
+
+
 class TopDownDetector:
     """All people of an RGB frame, surest first: CenterNet's boxes, keypoints by any network."""
 
@@ -57,12 +69,39 @@ class TopDownDetector:
         A score is the geometric mean of the box's and of the keypoints' mean confidence.
         """
         boxes, scores = self.find_boxes(rgb)
-        keypoints = self.find_keypoints(rgb, boxes)
+        return self._select(rgb, boxes, scores, self.find_keypoints(rgb, boxes))
+
+    def _select(
+        self,
+        rgb: UInt8[np.ndarray, "h w 3"],
+        boxes: Float32[np.ndarray, "p 4"],
+        scores: Float32[np.ndarray, " p"],
+        keypoints: Float32[np.ndarray, "p 17 3"],
+    ) -> Detections:
         scores = np.sqrt(scores * keypoints[..., 2].mean(-1))
         boxes = refine_boxes(boxes, keypoints, image_size=rgb.shape[:2])
         kept = keep_best(scores, keypoint_similarity(keypoints, boxes) > MAX_SIMILARITY)
         kept = kept[scores[kept] >= self._config.box_threshold]
         return Detections(bbox_xyxy=boxes[kept], scores=scores[kept], keypoints_2d=keypoints[kept])
+
+
+class BatchedTopDownDetector(TopDownDetector):
+    """The same, which can also be given several frames: that fills a GPU."""
+
+    batch_size = 8
+
+    def __init__(self, config: DetectConfig, pose: BatchedPoseNetwork) -> None:
+        super().__init__(config, pose)
+        self._batched = pose
+
+    def detect_batch(self, images: list[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
+        """All people of each frame: those that a call with each would find."""
+        found = [self.find_boxes(rgb) for rgb in images]
+        points = self._batched.find_in_frames(images, [boxes for boxes, _ in found])
+        return [
+            self._select(rgb, boxes, scores, keypoints)
+            for rgb, (boxes, scores), keypoints in zip(images, found, points, strict=True)
+        ]
 
 
 def refine_boxes(

@@ -8,6 +8,7 @@ smoothed map (DARK, Zhang et al. 2020).
 The one detector that loads torch, in the process that runs it and nowhere else.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,13 @@ class VitPose:
         self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
     ) -> Float32[np.ndarray, "p 17 3"]:
         """x y confidence of one person in each box."""
-        return body_of(self._find_all(rgb, boxes))
+        return body_of(self._find_all([rgb], [boxes])[0])
+
+    def find_in_frames(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """As `find_keypoints` of each frame, with the people of all frames in common batches."""
+        return [body_of(points) for points in self._find_all(images, boxes)]
 
     def find_hands(
         self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
@@ -64,24 +71,30 @@ class VitPose:
         """Left and right hand of the person in each box. Raises AssetError for a body network."""
         if self.num_keypoints != NUM_WHOLEBODY:
             raise AssetError(f"hands need {NUM_WHOLEBODY} keypoints, not {self.num_keypoints}")
-        return hands_of(self._find_all(rgb, boxes))
+        return hands_of(self._find_all([rgb], [boxes])[0])
 
     def _find_all(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p m 3"]:
-        """All keypoints of the network; `batch` people a forward pass."""
-        regions = [_region(box, self._size) for box in boxes]
-        found = np.zeros((len(boxes), self.num_keypoints, 3), np.float32)
-        for start in range(0, len(boxes), self._batch):
-            group = regions[start : start + self._batch]
-            crops = np.stack([crop_region(rgb, region, self._size) for region in group])
+        self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """All keypoints of the network, p m 3 of each frame; `batch` people a forward pass."""
+        people = [(rgb, box) for rgb, own in zip(images, boxes, strict=True) for box in own]
+        found = np.zeros((len(people), self.num_keypoints, 3), np.float32)
+        for start in range(0, len(people), self._batch):
+            part = people[start : start + self._batch]
+            group = [_region(box, self._size) for _, box in part]
+            crops = np.stack(
+                [
+                    crop_region(rgb, region, self._size)
+                    for (rgb, _), region in zip(part, group, strict=True)
+                ]
+            )
             heat = self._run(((crops / np.float32(255)) - MEAN) / STD)
             points = decode_heatmaps(heat)
             cells = np.array([heat.shape[3] - 1, heat.shape[2] - 1], np.float64)
             for i, (centre, sides) in enumerate(group):
                 place = points[i, :, :2] / cells * sides + centre - sides / 2
                 found[start + i] = np.column_stack([place, points[i, :, 2]])
-        return found
+        return np.split(found, np.cumsum([len(own) for own in boxes])[:-1])
 
     def _run(self, crops: Float32[np.ndarray, "p h w 3"]) -> Float32[np.ndarray, "p m y x"]:
         import torch

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from extpose.config import DetectConfig
+from extpose.detect import top_down
 from extpose.detect.vitpose import VitPose, decode_heatmaps
 from extpose.errors import AssetError
 
@@ -57,11 +58,33 @@ def test_people_do_not_depend_on_the_batch(folder: Path) -> None:
     assert many.find_keypoints(image(), boxes[:0]).shape == (0, 17, 3)
 
 
+def test_frames_do_not_depend_on_each_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes by hand: CenterNet sees nobody in noise."""
+    boxes = {0: BOXES, 1: BOXES[:0], 2: BOXES[1:] + 2}
+    monkeypatch.setattr(top_down, "PersonBoxes", lambda _: find_boxes)
+
+    def find_boxes(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        own = boxes[int(rgb[0, 0, 0])]
+        return own, np.full(len(own), 0.9, np.float32)
+
+    frames = []
+    for i in boxes:
+        frames.append(image())
+        frames[-1][0, 0] = i
+    config = DetectConfig(weights=folder, box_threshold=0.0, batch=2)
+    detector = top_down.BatchedTopDownDetector(config, VitPose(config))
+    together, alone = detector.detect_batch(frames), [detector(rgb) for rgb in frames]
+    assert [len(found.scores) for found in together] == [2, 0, 1]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.keypoints_2d, other.keypoints_2d, atol=1e-3)
+        np.testing.assert_allclose(one.bbox_xyxy, other.bbox_xyxy, atol=1e-3)
+
+
 def test_hands_come_with_a_whole_body_network(tmp_path: Path, folder: Path) -> None:
     """Of a mixture of experts, as the whole-body checkpoints are."""
     whole = VitPose(DetectConfig(weights=save_network(tmp_path, num_keypoints=133, num_experts=6)))
     assert whole.name == "vitpose-wholebody"
-    everything = whole._find_all(image(), BOXES)
+    (everything,) = whole._find_all([image()], [BOXES])
     hands = whole.find_hands(image(), BOXES)
     np.testing.assert_array_equal(hands[:, 0], everything[:, 91:112])
     np.testing.assert_array_equal(hands[:, 1], everything[:, 112:133])

@@ -72,6 +72,7 @@ def test_precomputed_keypoints_of_a_video_in_units(video: Path, tmp_path: Path) 
     spec = detector_spec("keypoints", config.detect)
     markers = run(config, spec)
     assert [marker["status"] for marker in markers] == ["written", "written"], markers
+    assert not any(marker["message"] for marker in markers), markers
     index = ShardIndex(sorted(config.out.glob("*.tar")))
     clips = [index.read_clip(i) for i in range(len(index))]
     assert {clip.meta.track_id for clip in clips} == {41}
@@ -128,6 +129,7 @@ class Hands:
 def test_clips_of_hands(video: Path, tmp_path: Path) -> None:
     config = replace(config_of(video, tmp_path), body="mano")
     markers = run(config, box_detector(), Hands())
+    assert not any(marker["message"] for marker in markers), markers
     index = ShardIndex(sorted(config.out.glob("*.tar")))
     clips = [index.read_clip(i) for i in range(len(index))]
     sides = {(c.meta.track_id, c.meta.is_right, c.meta.body, c.meta.keypoint_set) for c in clips}

@@ -260,7 +260,7 @@ def test_nobodys_hands(
     checkpoint = tmp_path / "hand.safetensors"
     save_model(checkpoint, ExtPose(replace(tiny_model_config, body="mano")))
     monkeypatch.setattr(predict_module, "open_hand_finder", lambda *_: FakeHands())
-    detect = DetectConfig(min_hand_pixels=90)
+    detect = DetectConfig(min_hand_pixels=90.0)
     video = write_people(tmp_path / "a.mp4", NUM_FRAMES)
     assert predict([video], replace(config, checkpoint=checkpoint, detect=detect)) == 1
     assert "no_hands (frames of hands by reason: too_small" in caplog.text
