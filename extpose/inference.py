@@ -7,6 +7,7 @@ Units   metres, radians, pixels, seconds; `_cam` is the full image's camera (Ope
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,9 +21,9 @@ from extpose.data.augment import FLIP_JOINTS, Masking, no_augmentation
 from extpose.data.clip import ClipOrigin, cut_clips
 from extpose.data.window import make_batch, plain_view
 from extpose.detect.hand_tracks import HandTracking, track_hands
-from extpose.detect.people import Track
+from extpose.detect.people import Detections, Track
+from extpose.detect.plugs import BatchDetector, FindPeople, VideoDetector, start_video
 from extpose.detect.plugs import Detector as Detector
-from extpose.detect.plugs import VideoDetector, start_video
 from extpose.detect.track import TrackingResult, link_tracks
 from extpose.detect.wrist_hands import HandFinder
 from extpose.errors import VideoError
@@ -31,7 +32,7 @@ from extpose.model.extpose import ExtPose
 from extpose.motion import FramePrediction, Motion, join_motion, unmirror
 from extpose.params import Prediction
 from extpose.schema import Clip
-from extpose.video import probe, read_frames
+from extpose.video import Frame, probe, read_frames
 
 Modalities = Literal["both", "rgb", "skeleton"]
 
@@ -176,8 +177,20 @@ def detect_tracks(
     """Every person of a video over time. Raises VideoError for a video that cannot be read."""
     info = probe(video)
     find = start_video(detector, video, first_frame=0, num_frames=info.num_frames)
-    detections = ((frame.index, frame.timestamp, find(frame.rgb)) for frame in read_frames(video))
-    return link_tracks(detections, config.detect, info.image_size)
+    return link_tracks(_detect(find, read_frames(video)), config.detect, info.image_size)
+
+
+def _detect(find: FindPeople, frames: Iterator[Frame]) -> Iterator[tuple[int, float, Detections]]:
+    """Index, time and people of each frame, in batches where the detector takes them."""
+    size = find.batch_size if isinstance(find, BatchDetector) else 1
+    while group := list(itertools.islice(frames, size)):
+        images = [frame.rgb for frame in group]
+        if isinstance(find, BatchDetector):
+            found = find.detect_batch(images)
+        else:
+            found = [find(rgb) for rgb in images]
+        for frame, people in zip(group, found, strict=True):
+            yield frame.index, frame.timestamp, people
 
 
 def detect_hands(

@@ -57,6 +57,17 @@ class VideoDetector(Protocol):
 
 
 @runtime_checkable
+class BatchDetector(Protocol):
+    """A detector that is faster on several frames at once."""
+
+    batch_size: int
+
+    def detect_batch(self, images: list[np.ndarray]) -> list[Detections]:
+        """All people of each of up to `batch_size` RGB frames."""
+        ...
+
+
+@runtime_checkable
 class BoxDetector(Protocol):
     """Finds people (or hands), or the keypoints of one in each given box."""
 
