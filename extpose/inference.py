@@ -180,15 +180,15 @@ def detect_tracks(
     return link_tracks(_detect(find, read_frames(video)), config.detect, info.image_size)
 
 
-def _detect(find: FindPeople, frames: Iterator[Frame]) -> Iterator[tuple[int, float, Detections]]:
+def _detect(
+    find: FindPeople | BatchDetector, frames: Iterator[Frame]
+) -> Iterator[tuple[int, float, Detections]]:
     """Index, time and people of each frame, in batches where the detector takes them."""
-    size = find.batch_size if isinstance(find, BatchDetector) else 1
-    while group := list(itertools.islice(frames, size)):
-        images = [frame.rgb for frame in group]
-        if isinstance(find, BatchDetector):
-            found = find.detect_batch(images)
-        else:
-            found = [find(rgb) for rgb in images]
+    if not isinstance(find, BatchDetector):
+        yield from ((frame.index, frame.timestamp, find(frame.rgb)) for frame in frames)
+        return
+    while group := list(itertools.islice(frames, find.batch_size)):
+        found = find.detect_batch([frame.rgb for frame in group])
         for frame, people in zip(group, found, strict=True):
             yield frame.index, frame.timestamp, people
 
