@@ -58,7 +58,8 @@ class Packer:
         if outcome is None or failure is not None:
             outcome = _quarantine(unit, failure)
         seconds = {
-            name: round(float(row.get(f"seconds_{name}") or 0.0), 3) for name in ("detect", "track")
+            name: round(float(row.get(f"seconds_{name}") or 0.0), 3)
+            for name in ("detect", "track", *(("hands",) if self.config.body == "mano" else ()))
         }
         seconds["pack"] = round(time.monotonic() - start, 3)
         write_outcome(self.config.out, replace(outcome, seconds=seconds))
