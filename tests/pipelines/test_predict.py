@@ -263,7 +263,8 @@ def test_nobodys_hands(
     detect = DetectConfig(min_hand_pixels=90.0)
     video = write_people(tmp_path / "a.mp4", NUM_FRAMES)
     assert predict([video], replace(config, checkpoint=checkpoint, detect=detect)) == 1
-    assert "no_hands (frames of hands by reason: too_small" in caplog.text
+    expected = "no_hands (frames of hands by reason: too_short 5, too_small 12, unsure 7)"
+    assert expected in caplog.text
 
 
 def test_the_mesh_of_a_left_hand_is_drawn_from_outside(
