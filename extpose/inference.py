@@ -7,13 +7,12 @@ Units   metres, radians, pixels, seconds; `_cam` is the full image's camera (Ope
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from extpose.batch import Batch, network_inputs, to_device
 from extpose.body_model import BodyModel
@@ -21,28 +20,21 @@ from extpose.config import PredictConfig, SkeletonConfig
 from extpose.data.augment import FLIP_JOINTS, Masking, no_augmentation
 from extpose.data.clip import ClipOrigin, cut_clips
 from extpose.data.window import make_batch, plain_view
-from extpose.detect.people import Detections
+from extpose.detect.hand_tracks import HandTracking, track_hands
+from extpose.detect.people import Detections, Track
+from extpose.detect.plugs import BatchDetector, FindPeople, VideoDetector, start_video
+from extpose.detect.plugs import Detector as Detector
 from extpose.detect.track import TrackingResult, link_tracks
+from extpose.detect.wrist_hands import HandFinder
 from extpose.errors import VideoError
 from extpose.geometry import project_to_rotations
 from extpose.model.extpose import ExtPose
 from extpose.motion import FramePrediction, Motion, join_motion, unmirror
 from extpose.params import Prediction
 from extpose.schema import Clip
-from extpose.video import probe, read_frames
+from extpose.video import Frame, probe, read_frames
 
 Modalities = Literal["both", "rgb", "skeleton"]
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """Finds the people of a frame; `PersonDetector` is one."""
-
-    name: str
-
-    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
-        """All people of an RGB frame."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,33 +171,74 @@ def _keep(prediction: Prediction, batch: Batch, row: int, part: slice) -> FrameP
     )
 
 
-def detect_tracks(video: Path, detector: Detector, config: PredictConfig) -> TrackingResult:
+def detect_tracks(
+    video: Path, detector: Detector | VideoDetector, config: PredictConfig
+) -> TrackingResult:
     """Every person of a video over time. Raises VideoError for a video that cannot be read."""
     info = probe(video)
-    detections = (
-        (frame.index, frame.timestamp, detector(frame.rgb)) for frame in read_frames(video)
-    )
-    return link_tracks(detections, config.detect, info.image_size)
+    find = start_video(detector, video, first_frame=0, num_frames=info.num_frames)
+    return link_tracks(_detect(find, read_frames(video)), config.detect, info.image_size)
+
+
+def _detect(
+    find: FindPeople | BatchDetector, frames: Iterator[Frame]
+) -> Iterator[tuple[int, float, Detections]]:
+    """Index, time and people of each frame, in batches where the detector takes them."""
+    if not isinstance(find, BatchDetector):
+        yield from ((frame.index, frame.timestamp, find(frame.rgb)) for frame in frames)
+        return
+    while group := list(itertools.islice(frames, find.batch_size)):
+        found = find.detect_batch([frame.rgb for frame in group])
+        for frame, people in zip(group, found, strict=True):
+            yield frame.index, frame.timestamp, people
+
+
+def detect_hands(
+    video: Path, people: tuple[Track, ...], finder: HandFinder, config: PredictConfig
+) -> HandTracking:
+    """The hands of tracked people over time."""
+    frames = ((frame.index, frame.rgb) for frame in read_frames(video))
+    return track_hands(frames, people, finder, config.detect)
 
 
 def predict_video(
-    video: Path, network: Network, *, detector: Detector, config: PredictConfig
+    video: Path,
+    network: Network,
+    *,
+    detector: Detector | VideoDetector,
+    config: PredictConfig,
+    hands: HandFinder | None = None,
 ) -> list[Motion]:
-    """The motion of every tracked person. Memory does not grow with the video's pixels.
+    """The motion of every tracked person, or of their hands where the network is one of hands.
 
-    Raises VideoError (`no_people`) when nobody is found, or when the video cannot be read.
+    Memory does not grow with the video's pixels. Of a hand that comes and goes there is one motion,
+    whose `frame` has gaps.
+
+    Raises VideoError (`no_people`, `no_hands`) when nobody is found, or when the video cannot be
+    read; ValueError for a network of hands without `hands`.
     """
     info = probe(video)
+    body = network.model.config.body
+    if body == "mano" and hands is None:
+        raise ValueError("the network is one of hands: predict_video needs a HandFinder")
     tracks = detect_tracks(video, detector, config).tracks
     if not tracks:
         raise VideoError(video, "no_people", "no person was tracked long enough")
+    if body == "mano" and hands is not None:
+        found = detect_hands(video, tracks, hands, config)
+        if not found.tracks:
+            reasons = ", ".join(f"{name} {n}" for name, n in found.reasons.items())
+            raise VideoError(video, "no_hands", f"frames of hands by reason: {reasons}")
+        tracks = found.tracks
     origin = ClipOrigin(
         source="video",
         split="test",
         video_id="video",
         fps=info.fps,
         image_size=info.image_size,
-        detector=detector.name,
+        detector=getattr(detector, "name", "keypoints"),
+        body=body,
+        keypoint_set="coco17" if body == "smpl" else "hand21",
     )
     parts: dict[int, list[tuple[Clip, FramePrediction]]] = {}
     frames = ((frame.index, frame.rgb) for frame in read_frames(video))

@@ -55,7 +55,7 @@ def unmirror(prediction: FramePrediction) -> FramePrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """One person over t consecutive frames, in the camera of the full image.
+    """One person (or hand) over t frames, in the camera of the full image.
 
     `vertices_cam = body(global_orient, pose, betas) + transl` projects with `focal_length` and the
     principal point at the image's centre. A left hand's rotations are those of a left hand: of the
@@ -63,10 +63,11 @@ class Motion:
     """
 
     track_id: int
+    """Of the person; of a hand twice the person's, plus 1 for a right hand."""
     is_right: bool | None
     """Hands only."""
     frame: Int64[np.ndarray, " t"]
-    """Index in the video."""
+    """Index in the video; with gaps where the person or hand was away for long."""
     timestamps: Float64[np.ndarray, " t"]
     global_orient: Float32[np.ndarray, "t 3"]
     pose: Float32[np.ndarray, "t j 3"]

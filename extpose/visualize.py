@@ -35,27 +35,31 @@ def track_color(track_id: int) -> tuple[float, float, float]:
 def overlay_mesh(
     rgb: UInt8[np.ndarray, "h w 3"],
     vertices_cam: Sequence[Float[np.ndarray, "v 3"]],
-    faces: Integer[np.ndarray, "f 3"],
+    faces: Integer[np.ndarray, "f 3"] | Sequence[Integer[np.ndarray, "f 3"]],
     *,
     K: Float[np.ndarray, "3 3"],
     colors: Sequence[tuple[float, float, float]] | None = None,
     alpha: float = 0.85,
     supersample: int = 1,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the meshes of one topology over a copy of the frame; nearer ones hide others.
+    """Draw the meshes over a copy of the frame; nearer ones hide others.
 
-    `colors` is one RGB (0 to 255) a mesh, by default those of tracks 0, 1, ...; `alpha` 1 hides
-    the frame behind a mesh.
+    `faces` are those of all meshes, or of each (a left hand's run the other way around). `colors`
+    is one RGB (0 to 255) a mesh, by default those of tracks 0, 1, ...; `alpha` 1 hides the frame
+    behind a mesh.
     """
     if not vertices_cam:
         return rgb.copy()
     colors = colors or [track_color(i) for i in range(len(vertices_cam))]
     if len(colors) != len(vertices_cam):
         raise ValueError(f"{len(colors)} colors for {len(vertices_cam)} meshes")
+    own = [faces] * len(vertices_cam) if isinstance(faces, np.ndarray) else faces
+    if len(own) != len(vertices_cam):
+        raise ValueError(f"{len(own)} lists of faces for {len(vertices_cam)} meshes")
     starts = np.cumsum([0, *(len(v) for v in vertices_cam[:-1])])
     drawn = render_mesh(
         np.concatenate(vertices_cam),
-        np.concatenate([faces + start for start in starts]),
+        np.concatenate([one + start for one, start in zip(own, starts, strict=True)]),
         np.concatenate(
             [np.tile(np.array(c), (len(v), 1)) for c, v in zip(colors, vertices_cam, strict=True)]
         ),

@@ -71,6 +71,20 @@ class FitNoiseArgs:
 
 
 @dataclass(frozen=True)
+class CalibrateArgs:
+    """`extpose calibrate`."""
+
+    data: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of labelled clips with a detector's keypoints, to fit on."""
+    out: Path
+    """File to write (.json)."""
+    check: tuple[Path, ...] = ()
+    """Folders to report on besides; nothing is fitted on them."""
+    origin: str = ""
+    """A line that says what the clips are, kept in the file."""
+
+
+@dataclass(frozen=True)
 class InspectArgs:
     """`extpose inspect`."""
 

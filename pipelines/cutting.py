@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,33 +14,20 @@ from jaxtyping import Float32, UInt8
 from extpose.config import IngestConfig
 from extpose.data.clip import ClipOrigin, make_clip
 from extpose.detect.boxes import box_iou
-from extpose.detect.people import Detections, Track
+from extpose.detect.people import Track
+from extpose.detect.plugs import BoxDetector, build_detector, detector_name
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.schema import BodyName, Clip
 from extpose.video import read_frames
 from pipelines.records import FrameRef, Record, SourceError, slice_record
 
-DETECTORS: dict[BodyName, str] = {"smpl": "movenet-thunder", "mano": "mediapipe-hands"}
+HAND_DETECTOR = "mediapipe-hands"
 DETECTED_BOXES = "+boxes"
 """Ends the name of the evidence where boxes are not the labelled ones."""
 MIN_OVERLAP = 0.3
 """Intersection over union from which a detection is the labelled person."""
 MAX_ID = 60
 """Characters of a record's name in a key, which has 80 in all."""
-
-
-class BoxDetector(Protocol):
-    """Finds people or hands, or the keypoints of one in each given box."""
-
-    def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
-        """All of a picture."""
-        ...
-
-    def find_keypoints(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p k 3"]:
-        """One in each box (x0 y0 x1 y1)."""
-        ...
 
 
 class ClipCutter:
@@ -93,7 +79,10 @@ class ClipCutter:
 
     def _evidence_name(self, record: Record) -> str:
         names = {"truth": "truth", "source": record.evidence}
-        name = names.get(self.config.evidence, DETECTORS[record.body])
+        detector = HAND_DETECTOR
+        if record.body == "smpl":
+            detector = detector_name(self.config.detector, self.config.detect)
+        name = names.get(self.config.evidence, detector)
         return name + DETECTED_BOXES if self.config.boxes == "detector" else name
 
     def _detect(self, record: Record, pictures: list[np.ndarray]) -> Track:
@@ -180,12 +169,16 @@ def truth_as_evidence(record: Record) -> Float32[np.ndarray, "t k 3"]:
 
 
 def open_detector(body: BodyName, config: IngestConfig) -> BoxDetector:
-    """The packaged detector of a body. Raises AssetError where its weights cannot be had."""
-    # Only here: the detectors need their weights and inference runtimes.
+    """The detector of a body. Raises AssetError where its weights cannot be had."""
     if body == "smpl":
-        from extpose.detect.movenet import PersonDetector
-
-        return PersonDetector(config.detect)
+        detector = build_detector(config.detector, config.detect)
+        if not isinstance(detector, BoxDetector):
+            raise SourceError(
+                f"detector {config.detector!r} cannot look into labelled boxes; give the labels' "
+                "own keypoints with --evidence source"
+            )
+        return detector
+    # Only here: it needs its weights and inference runtime.
     from extpose.detect.hands import HandDetector
 
     return HandDetector(config.detect)

@@ -20,7 +20,9 @@ PACKAGES = {
     "deepspeed": ("training with ZeRO", "pip install 'extpose[cluster]'"),
     "webdataset": ("streaming shards", "pip install 'extpose[cluster]'"),
     "tensorboard": ("training curves besides log.csv", "pip install 'extpose[cluster]'"),
-    "ai-edge-litert": ("the hand detector", "pip install 'extpose[hands]'"),
+    "ai-edge-litert": ("hands, and BlazePose", "pip install 'extpose[hands]'"),
+    "transformers": ("ViTPose (optional)", "pip install 'extpose[detectors]'"),
+    "rtmlib": ("RTMPose (optional)", "pip install --no-deps rtmlib"),
     "flash-attn": ("attention on CUDA (optional)", "pip install 'extpose[flash]'"),
     "smplx": ("comparing with another body layer (optional)", "pip install 'extpose[smplx]'"),
 }

@@ -11,10 +11,9 @@ from pipelines.plan import (
     is_other_cut,
     missing_units,
     plan_videos,
-    settings_of,
     survey_units,
 )
-from pipelines.preprocess import person_detector
+from pipelines.preprocess import decide
 from pipelines.probing import read_probes
 from pipelines.sources.folder import find_videos
 from pipelines.stages.detect import DetectorSpec
@@ -29,13 +28,12 @@ def dry_run(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -
 
     Raises ExtPoseError where there are no videos, or a marker cannot be read.
     """
-    spec = detector or person_detector()
+    config, spec, settings = decide(config, detector)
     paths = find_videos(config.source.path)
     if not paths:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
-    settings = settings_of(config, f"{spec.name} {spec.identity}")
     known = {} if config.rehash else read_probes(config.out)
-    videos = plan_videos(paths, config, settings, known)
+    videos = plan_videos(paths, config, settings, known, spec.identity_of)
     units = [unit for video in videos for unit in video.units]
     found = survey_units(units, config, settings)
     return describe_plan(videos, missing_units(units, found), found, config)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from extpose import __version__
 from extpose.config import IngestConfig
 from extpose.data.shards import ShardWriter
+from extpose.detect.plugs import FILE_SETTINGS, detector_identity
 from extpose.errors import ExtPoseError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION, Split
 from pipelines.committed import (
@@ -127,6 +128,10 @@ def settings_of(config: IngestConfig, source: Source) -> dict[str, Any]:
     settings = asdict(config)
     for name in ("root", "out", "units", "workers", "redo", "prune"):
         del settings[name]
+    for name in FILE_SETTINGS:
+        del settings["detect"][name]  # their content decides
+    if "detector" in (config.evidence, config.boxes):
+        settings["detector"] += f" {detector_identity(config.detector, config.detect)}"
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "ingest": INGEST_VERSION}
     return {"versions": versions, "source": source.name, **settings}
 

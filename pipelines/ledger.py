@@ -63,6 +63,8 @@ class Outcome(Committed):
     written_tracks: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
     """Tracks that were dropped, by reason."""
+    hands: list[dict[str, Any]] = field(default_factory=list)
+    """Of each side of each person, where hands are cut: `extpose.detect.hand_tracks.HandCount`."""
     clip_frames: int = 0
     """Sum of the clips' lengths: a frame counts once for each person."""
     frame_spans: list[tuple[int, int, str]] = field(default_factory=list)

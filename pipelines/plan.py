@@ -14,6 +14,8 @@ from typing import Any
 from extpose import __version__
 from extpose.config import PreprocessConfig
 from extpose.data.clip import make_video_id
+from extpose.detect.plugs import FILE_SETTINGS
+from extpose.errors import VideoError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.storage import Location
 from pipelines.committed import Survey, clear_for, survey
@@ -49,6 +51,8 @@ class PlannedVideo:
 def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
     """What decides the content of shards, besides the videos. `detector` is its identity."""
     settings = asdict(config)
+    for name in FILE_SETTINGS:
+        del settings["detect"][name]  # their content is in the detector's identity
     for name in ("source", "out", *WORK_SETTINGS):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
@@ -60,10 +64,12 @@ def plan_videos(
     config: PreprocessConfig,
     settings: dict[str, Any],
     known: Known | None = None,
+    identity_of: Callable[[Location], str] | None = None,
 ) -> list[PlannedVideo]:
     """Probe every video that is not `known` and cut all into units.
 
-    Raises ValueError for settings out of range.
+    `identity_of` says what decides of a single video, besides its content. Raises ValueError for
+    settings out of range.
     """
     for name, high in (("unit_frames", 1 << 20), ("clip_frames", MAX_CLIP_FRAMES)):
         if not 1 <= getattr(config, name) <= high:
@@ -72,7 +78,10 @@ def plan_videos(
         raise ValueError(f"num_detectors is {config.num_detectors}, it must be at least 1")
     seen: dict[str, str] = {}
     probed = zip(paths, probe_videos(paths, {} if known is None else known), strict=True)
-    return [_plan_video(path, found, config.unit_frames, settings, seen) for path, found in probed]
+    return [
+        _plan_video(path, found, config.unit_frames, settings, seen, identity_of)
+        for path, found in probed
+    ]
 
 
 def _plan_video(
@@ -81,9 +90,14 @@ def _plan_video(
     unit_frames: int,
     settings: dict[str, Any],
     seen: dict[str, str],
+    identity_of: Callable[[Location], str] | None,
 ) -> PlannedVideo:
     if isinstance(found, Failed):
         return PlannedVideo(path=str(path), quarantined=found.reason, message=found.message)
+    try:
+        own = [identity_of(path)] if identity_of else []
+    except VideoError as error:
+        return PlannedVideo(path=str(path), quarantined=error.reason, message=str(error))
     video_id = make_video_id(path.stem, found.sha256)
     first = seen.setdefault(found.sha256, str(path))
     video = PlannedVideo(
@@ -104,8 +118,8 @@ def _plan_video(
             fps=found.fps,
             height=found.height,
             width=found.width,
-            identity=_hash_json([settings, found.sha256, path.stem, start, stop]),
-            detection_identity=_hash_json([to_detect, found.sha256, start, stop]),
+            identity=_hash_json([settings, found.sha256, path.stem, start, stop, *own]),
+            detection_identity=_hash_json([to_detect, found.sha256, start, stop, *own]),
         )
         for start, stop in pairwise(cuts)
     )
@@ -192,10 +206,13 @@ def make_manifest(
 def _video_entry(video: PlannedVideo, outcome_of: Callable[[Unit], Outcome]) -> dict[str, Any]:
     """One video of the manifest; its status is exactly one of three."""
     outcomes = [outcome_of(unit) for unit in video.units]
-    entry = {"path": video.path, "video_id": video.video_id, "sha256": video.sha256}
+    entry: dict[str, Any] = {"path": video.path}
+    entry |= {"video_id": video.video_id, "sha256": video.sha256}
     if video.quarantined or video.filtered:
         status = "quarantined" if video.quarantined else "filtered"
         return entry | {"status": status, "reason": video.quarantined or video.filtered}
+    if hands := [hand for outcome in outcomes for hand in outcome.hands]:
+        entry["hands"] = hands
     statuses = {outcome.status for outcome in outcomes}
     status = next(s for s in ("quarantined", "written", "filtered") if s in statuses)
     return entry | {"status": status, **add_counts(outcomes)}

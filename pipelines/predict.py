@@ -3,7 +3,7 @@
     extpose predict walk.mp4 --checkpoint runs/tiny/model.safetensors --out runs/walk
 
 Below `out`, a folder a video: `person_000.npz`, ... (docs/output.md), `overlay.mp4`, and at the top
-`report.html`.
+`report.html`. With a checkpoint of hands: `person_000_left.npz`, `person_000_right.npz`, ...
 """
 
 import itertools
@@ -22,10 +22,11 @@ from tqdm import tqdm
 from extpose.body_model import find_evidence, load_body_model
 from extpose.config import PredictConfig
 from extpose.data.clip import make_video_id
-from extpose.detect.movenet import PersonDetector
+from extpose.detect.plugs import Detector, VideoDetector, build_detector
+from extpose.detect.wrist_hands import HandFinder, open_hand_finder
 from extpose.errors import ExtPoseError
 from extpose.evaluation.temporal import jitter
-from extpose.inference import Detector, Network, predict_video
+from extpose.inference import Network, predict_video
 from extpose.model.kernels import describe_backend
 from extpose.model.weights import load_model
 from extpose.motion import Motion, save_motion
@@ -46,7 +47,7 @@ REPORT_COLUMNS = (
     "frames",
     "bridged",
     "2D confidence",
-    "median distance to the detected keypoints, of the person's height",
+    "median distance to the detected keypoints, of the box's height",
     "jitter, 10 m/s^3",
 )
 
@@ -76,14 +77,13 @@ def predict(videos: Sequence[Path], config: PredictConfig) -> int:
         batch=config.batch,
         skeleton=config.skeleton,
     )
-    if model.config.body != "smpl":
-        raise ExtPoseError(
-            f"{config.checkpoint}: body is {model.config.body!r}, people in videos need 'smpl'"
-        )
-    detector = PersonDetector(config.detect)
+    detector = build_detector(config.detector, config.detect)
+    hands = open_hand_finder(config.detect, detector) if shape.body == "mano" else None
     config.out.mkdir(parents=True, exist_ok=True)
     outcomes = [
-        _predict_one(video, config.out / name, network, detector=detector, config=config)
+        _predict_one(
+            video, config.out / name, network, detector=detector, hands=hands, config=config
+        )
         for video, name in zip(videos, folder_names(videos), strict=True)
     ]
     page = write_report(outcomes, network, config)
@@ -103,14 +103,20 @@ def folder_names(videos: Sequence[Path]) -> list[str]:
 
 
 def _predict_one(
-    video: Path, folder: Path, network: Network, *, detector: Detector, config: PredictConfig
+    video: Path,
+    folder: Path,
+    network: Network,
+    *,
+    detector: Detector | VideoDetector,
+    hands: HandFinder | None,
+    config: PredictConfig,
 ) -> Outcome:
     start = time.monotonic()
     try:
-        motions = predict_video(video, network, detector=detector, config=config)
+        motions = predict_video(video, network, detector=detector, hands=hands, config=config)
         _clear(folder)
         for motion in motions:
-            save_motion(folder / f"person_{motion.track_id:03d}.npz", motion)
+            save_motion(folder / f"{file_stem(motion)}.npz", motion)
         if config.overlay:
             write_overlay(video, motions, network, folder)
     except ExtPoseError as error:
@@ -123,8 +129,19 @@ def _predict_one(
             error=str(error),
         )
     seconds = time.monotonic() - start
-    log.info("%s: %d people in %.1f s, %s", video, len(motions), seconds, folder)
+    log.info("%s: %d %s in %.1f s, %s", video, len(motions), _kind(network), seconds, folder)
     return Outcome(video=video, folder=folder, motions=motions, seconds=seconds)
+
+
+def file_stem(motion: Motion) -> str:
+    """`person_003`, of hands `person_003_left`."""
+    if motion.is_right is None:
+        return f"person_{motion.track_id:03d}"
+    return f"person_{motion.track_id // 2:03d}_{'right' if motion.is_right else 'left'}"
+
+
+def _kind(network: Network) -> str:
+    return "people" if network.model.config.body == "smpl" else "hands"
 
 
 def _clear(folder: Path) -> None:
@@ -164,18 +181,19 @@ def draw_people(
     scale: float,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """One frame with the meshes and 2D keypoints of the people who are in it."""
-    meshes, ids = [], []
+    meshes, faces, ids = [], [], []
     for motion in motions:
-        i = index - int(motion.frame[0])
-        if 0 <= i < len(motion.frame):
+        i = int(np.searchsorted(motion.frame, index))
+        if i < len(motion.frame) and motion.frame[i] == index:
             meshes.append(motion.posed(network.body, i, i + 1).vertices[0].numpy())
+            faces.append(motion.faces(network.body))
             ids.append(motion.track_id)
     if not meshes:
         return rgb
     K = motions[0].intrinsics.astype(np.float64)
     K[:2] *= scale
     colors = [track_color(i) for i in ids]
-    return overlay_mesh(rgb, meshes, network.body.faces.numpy(), K=K, colors=colors)
+    return overlay_mesh(rgb, meshes, faces, K=K, colors=colors)
 
 
 def _row(motion: Motion, network: Network) -> tuple[str, ...]:
@@ -192,7 +210,7 @@ def _row(motion: Motion, network: Network) -> tuple[str, ...]:
     height = np.median(motion.bbox_xyxy[:, 3] - motion.bbox_xyxy[:, 1])
     shaking = (jitter(torch.cat(joints)) * fps**3 / 10).nanmean()
     return (
-        f"{motion.track_id}",
+        file_stem(motion).removeprefix("person_"),
         f"{len(motion.frame)}",
         f"{int((~motion.is_detected).sum())}",
         f"{motion.keypoints_2d[..., 2].mean():.2f}",
@@ -210,7 +228,8 @@ def write_report(outcomes: list[Outcome], network: Network, config: PredictConfi
         if outcome.error:
             report.text(f"Failed: {outcome.error}")
             continue
-        report.text(f"{len(outcome.motions)} people in {outcome.seconds:.1f} s.")
+        count = f"{len(outcome.motions)} {_kind(network)}"
+        report.text(f"{count} in {outcome.seconds:.1f} s.")
         report.table(
             REPORT_COLUMNS,
             [_row(motion, network) for motion in outcome.motions],

@@ -4,6 +4,8 @@
 
     plan --units--> Detect --detections--> track --tracks--> Pack --> shard, then its marker
 
+With `--body mano` a stage between `track` and `pack` puts the hands in the people's place.
+
 A unit is a range of frames of one video. Only unit descriptions and small arrays travel between
 stages, never frames: memory does not grow with the videos. Units run in any order on any number of
 workers, killed runs go on where they were, and the shards have the same bytes every time.
@@ -14,10 +16,9 @@ unit), `detections/` (what the detector found), `settings.json`.
 """
 
 import functools
-import hashlib
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -26,10 +27,11 @@ from ray.exceptions import RayError
 from tqdm import tqdm
 
 from extpose.asset_table import ASSETS
-from extpose.config import DetectConfig, PreprocessConfig
+from extpose.config import PreprocessConfig
 from extpose.errors import ExtPoseError
 from pipelines.committed import remove
 from pipelines.detections import KeptDetect
+from pipelines.detectors import detector_spec
 from pipelines.ledger import (
     MANIFEST,
     QUARANTINE,
@@ -52,20 +54,21 @@ from pipelines.plan import (
 from pipelines.probing import read_probes, write_probes
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect, Detector, DetectorSpec
+from pipelines.stages.detect import Detect, DetectorSpec
+from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
 """Logical: Ray Data's own helpers need free CPUs next to the actors, or wait for ever."""
-WEIGHTS = ("movenet-thunder", "person-boxes")
+HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
 
 
 def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -> int:
     """Do what is missing in `config.out`; 0, or 3 when something was quarantined.
 
-    `detector` is MoveNet unless another one is given.
+    `detector` is the one that `config.detector` names, unless another one is given.
 
     Raises:
         WriteError: the output cannot be written.
@@ -74,14 +77,13 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     """
     if config.dry_run:
         raise ValueError("dry_run: `pipelines.dry_run.dry_run` makes the plan alone")
-    spec = detector or person_detector()
+    config, spec, settings = decide(config, detector)
     videos_found = find_videos(config.source.path)
     if not videos_found:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
-    settings = settings_of(config, f"{spec.name} {spec.identity}")
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
-        videos = plan_videos(videos_found, config, settings, known)
+        videos = plan_videos(videos_found, config, settings, known, spec.identity_of)
         write_probes(config.out, known, videos_found)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)
@@ -96,11 +98,28 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         return _write_summary(videos, survey_units(units, config, settings).done, config, settings)
 
 
+def decide(
+    config: PreprocessConfig, detector: DetectorSpec | None = None
+) -> tuple[PreprocessConfig, DetectorSpec, dict[str, Any]]:
+    """The config with its device, the detector, and the settings that decide the shards' bytes."""
+    config = on_gpu(config)
+    spec = detector or detector_spec(config.detector, config.detect)
+    return config, spec, settings_of(config, f"{spec.name} {spec.identity}{hands_identity(config)}")
+
+
+def make_unit(unit: Unit, config: PreprocessConfig, spec: DetectorSpec) -> dict[str, Any]:
+    """One unit through the stages of the line, in this process; what `pack` says of it."""
+    row = track(Detect(config.detect, spec)(asdict(unit)), config=config.detect)
+    if config.body == "mano":
+        row = FindHands(config.detect, config.detector)(row)
+    return pack(row, config=config, detector=evidence_name(config, spec))
+
+
 def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:
     """The line: units in, what `pack` says of each out."""
     size = min(config.num_detectors, len(units))
     make = functools.partial(Detect, config.detect, spec)
-    return (
+    tracked = (
         ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
         .map(
             KeptDetect if config.keep_detections else Detect,
@@ -112,11 +131,41 @@ def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec)
             num_gpus=config.gpus_per_detector or None,
         )
         .map(functools.partial(track, config=config.detect), compute=TaskPoolStrategy(size=size))
-        .map(
-            functools.partial(pack, config=config, detector=spec.name),
-            compute=TaskPoolStrategy(size=size),
-        )
     )
+    if config.body == "mano":
+        tracked = tracked.map(
+            FindHands,
+            fn_constructor_args=(config.detect, config.detector),
+            compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            num_cpus=CPUS_PER_DETECTOR,
+            num_gpus=config.gpus_per_detector or None,
+        )
+    return tracked.map(
+        functools.partial(pack, config=config, detector=evidence_name(config, spec)),
+        compute=TaskPoolStrategy(size=size),
+    )
+
+
+def on_gpu(config: PreprocessConfig) -> PreprocessConfig:
+    """Detectors that are given a part of a GPU run on it."""
+    if config.gpus_per_detector > 0 and config.detect.device == "cpu":
+        return replace(config, detect=replace(config.detect, device="cuda"))
+    return config
+
+
+def evidence_name(config: PreprocessConfig, spec: DetectorSpec) -> str:
+    """What clips say of where their 2D keypoints are from."""
+    if config.body == "smpl" or config.detect.hands == "wholebody":
+        return spec.name
+    return f"mediapipe-hands+{spec.name}"
+
+
+def hands_identity(config: PreprocessConfig) -> str:
+    """Of the hand networks' weights, where there are any besides the detector's."""
+    if config.body == "smpl" or config.detect.hands == "wholebody":
+        return ""
+    members = [m.sha256 for name in HAND_WEIGHTS for m in ASSETS[name].members]
+    return " " + " ".join(members)
 
 
 def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> None:
@@ -130,23 +179,6 @@ def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Non
                 bar.update(row["frames"])
     except RayError as error:
         raise ExtPoseError(f"preprocessing stopped: {error}") from error
-
-
-def person_detector() -> DetectorSpec:
-    """MoveNet Thunder on CenterNet's boxes."""
-    members = [(m.path, m.sha256) for name in WEIGHTS for m in ASSETS[name].members]
-    return DetectorSpec(
-        name="movenet-thunder",
-        identity=hashlib.sha256(json.dumps(members).encode()).hexdigest(),
-        build=_build_person_detector,
-    )
-
-
-def _build_person_detector(config: DetectConfig) -> Detector:
-    # Only in the actors: the driver needs no inference runtime.
-    from extpose.detect.movenet import PersonDetector
-
-    return PersonDetector(config)
 
 
 def _write_summary(

@@ -9,7 +9,7 @@ sample, with the folder's settings, in this process and a temporary folder.
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -19,11 +19,9 @@ from extpose.storage import Location, absolute, hash_file, make_folder, make_loc
 from pipelines.committed import MARKERS, settings_differences
 from pipelines.explain import find_clip, read_manifest, video_of
 from pipelines.ledger import read_outcome
-from pipelines.plan import plan_videos, settings_of
-from pipelines.preprocess import person_detector
-from pipelines.stages.detect import Detect, DetectorSpec
-from pipelines.stages.pack import pack
-from pipelines.stages.track import track
+from pipelines.plan import plan_videos
+from pipelines.preprocess import decide, make_unit
+from pipelines.stages.detect import DetectorSpec
 
 T = TypeVar("T")
 
@@ -58,14 +56,13 @@ def rebuild(
             f"{shard}: {key}: of the source {clip.meta.source!r}; only clips of `preprocess` can "
             "be made again one by one"
         )
-    spec = detector or person_detector()
     with tempfile.TemporaryDirectory(prefix="extpose-rebuild-") as folder:
         path = _named_source(video, source, Path(folder))
         config = _config_of(manifest["settings"], path, Path(folder) / "out")
-        ours = settings_of(config, f"{spec.name} {spec.identity}")
+        config, spec, ours = decide(config, detector)
         if found := settings_differences(manifest["settings"], ours):
             raise ExtPoseError(f"{data}: made with other settings: {'; '.join(found)}")
-        made = _make_unit(shard.stem, config, spec, path)
+        made = _make_unit(shard.stem, config, spec, ours, path)
         old, new = read_members(shard, key), read_members(made, key)
     names = sorted({*old, *new})
     return Rebuilt(members=len(old), differing=tuple(n for n in names if old.get(n) != new.get(n)))
@@ -126,16 +123,20 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**built)
 
 
-def _make_unit(name: str, config: PreprocessConfig, spec: DetectorSpec, path: Location) -> Location:
+def _make_unit(
+    name: str,
+    config: PreprocessConfig,
+    spec: DetectorSpec,
+    settings: dict[str, Any],
+    path: Location,
+) -> Location:
     """The unit's shard, made again. Raises ExtPoseError."""
-    settings = settings_of(config, f"{spec.name} {spec.identity}")
-    units = plan_videos([path], config, settings)[0].units
+    units = plan_videos([path], config, settings, identity_of=spec.identity_of)[0].units
     unit = next((unit for unit in units if unit.name == name), None)
     if unit is None:
         raise ExtPoseError(f"{path}: no unit {name} among {[u.name for u in units]}")
     make_folder(config.out / MARKERS)
-    row = track(Detect(config.detect, spec)(asdict(unit)), config=config.detect)
-    result = pack(row, config=config, detector=spec.name)
+    result = make_unit(unit, config, spec)
     if result["write_error"]:
         raise ExtPoseError(result["write_error"])
     outcome = read_outcome(config.out, unit)

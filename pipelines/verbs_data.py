@@ -8,6 +8,7 @@ import sys
 from extpose.config import IngestConfig, PreprocessConfig, SynthConfig
 from pipelines import parsing
 from pipelines.arguments import (
+    CalibrateArgs,
     DemoArgs,
     DoctorArgs,
     ExplainArgs,
@@ -117,6 +118,17 @@ def run_mocap(args: list[str], verb: Verb) -> int:
     return 0
 
 
+def run_calibrate(args: list[str], verb: Verb) -> int:
+    """A detector's confidence to expected accuracy."""
+    options = parsing.parse(CalibrateArgs, args, verb)
+    parsing.require_some("folder", options.data, verb)
+    from pipelines.calibrate import calibrate
+
+    report = calibrate(options.data, options.check, options.out, origin=options.origin)
+    print(report.table())
+    return 0
+
+
 def run_inspect(args: list[str], verb: Verb) -> int:
     """Shards to contact sheets."""
     options = parsing.parse(InspectArgs, args, verb)
@@ -196,6 +208,11 @@ VERBS: dict[str, Verb] = {
         "Motion capture of AMASS (or free poses) to what the adversarial term learns from.",
         "extpose mocap --root /data/AMASS --out data/mocap.npz",
         run_mocap,
+    ),
+    "calibrate": Verb(
+        "Learn from labelled clips what a detector's confidence is worth.",
+        "extpose calibrate data/fit --check data/held-out --out movenet.json",
+        run_calibrate,
     ),
     "inspect": Verb(
         "Draw the clips of a shard as a contact sheet.",

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extpose.body_model import load_body_model
-from extpose.config import ModelConfig
+from extpose.config import ModelConfig, PredictConfig
 from extpose.data.augment import Masking
 from extpose.data.window import make_batch, network_boxes, plain_view
+from extpose.detect.people import Detections
 from extpose.geometry import project_to_crop
-from extpose.inference import Network, predict_clip, slice_clip, sliding_windows
+from extpose.inference import (
+    Network,
+    detect_tracks,
+    predict_clip,
+    predict_video,
+    slice_clip,
+    sliding_windows,
+)
 from extpose.model.extpose import ExtPose
 from extpose.motion import FramePrediction, Motion, join_motion, save_motion
 from extpose.schema import Clip
+from tests.pipelines.fakes import write_people
 
 MakeClip = Callable[..., Clip]
 NAMES = tuple(FramePrediction.__dataclass_fields__)
@@ -203,3 +213,42 @@ def test_a_saved_motion_reads_back(make_clip: MakeClip, tmp_path) -> None:
         assert set(file) == {*Motion.__dataclass_fields__, "intrinsics"} - {"is_right"}
         for name in file:
             np.testing.assert_array_equal(file[name], np.array(getattr(motion, name)))
+
+
+class InBatches:
+    """Finds as many people as the frame is bright; counts the calls."""
+
+    name, batch_size = "batches", 3
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, rgb: np.ndarray) -> Detections:
+        (found,) = self.detect_batch([rgb])
+        return found
+
+    def detect_batch(self, images: list[np.ndarray]) -> list[Detections]:
+        self.sizes.append(len(images))
+        points = np.random.default_rng(0).uniform(10, 90, (1, 17, 3)).astype(np.float32)
+        points[..., 2] = 0.9
+        box = np.array([[10, 10, 90, 90]], np.float32)
+        one = Detections(bbox_xyxy=box, scores=np.ones(1, np.float32), keypoints_2d=points)
+        return [one for _ in images]
+
+
+def test_frames_come_in_batches_where_the_detector_takes_them(tmp_path: Path) -> None:
+    detector = InBatches()
+    video = write_people(tmp_path / "a.mp4", 10)
+    (track,) = detect_tracks(video, detector, PredictConfig(checkpoint=Path())).tracks
+    assert detector.sizes == [3, 3, 3, 1]
+    assert track.num_frames == 10
+    assert np.allclose(np.diff(track.timestamps), 1 / 25)
+
+
+def test_a_network_of_hands_needs_hands(tmp_path: Path, tiny_model_config: ModelConfig) -> None:
+    network = Network(
+        model=ExtPose(replace(tiny_model_config, body="mano")), body=load_body_model(body="mano")
+    )
+    video = write_people(tmp_path / "a.mp4", 10)
+    with pytest.raises(ValueError, match="needs a HandFinder"):
+        predict_video(video, network, detector=InBatches(), config=PredictConfig(checkpoint=Path()))

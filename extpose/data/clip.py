@@ -27,7 +27,7 @@ from extpose.data.crop import (
     stored_size,
 )
 from extpose.data.skeleton import draw_skeleton
-from extpose.detect.people import Track
+from extpose.detect.people import HandTrack, Track
 from extpose.keypoints import KeypointSet
 from extpose.schema import (
     MAX_CLIP_FRAMES,
@@ -219,6 +219,7 @@ def cut_clips(
 ) -> Iterator[Clip]:
     """All tracks cut out of one pass over (index, RGB) frames; a clip comes when it is complete.
 
+    The side of a hand is that of its `HandTrack`, whatever `origin` says.
     Not more than one unfinished clip a person is in memory. Reading stops after the last clip's
     last frame. Raises ValueError when the frames end before.
     """
@@ -228,7 +229,10 @@ def cut_clips(
     for index, rgb in frames:
         while waiting and waiting[0].first_frame == index:
             piece = waiting.pop(0)
-            active.append(ClipBuilder(piece, origin=origin, crop=crop, skeleton=skeleton))
+            own = origin
+            if isinstance(piece, HandTrack):
+                own = replace(origin, is_right=piece.is_right)
+            active.append(ClipBuilder(piece, origin=own, crop=crop, skeleton=skeleton))
         for builder in active:
             builder.add(rgb)
         yield from (builder.finish() for builder in active if builder.is_complete)

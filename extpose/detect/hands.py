@@ -7,8 +7,6 @@ OpenPose's order: wrist, then thumb, index, middle, ring and little finger from 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +16,7 @@ from extpose.assets import ASSETS, fetch
 from extpose.config import DetectConfig
 from extpose.detect.boxes import box_iou, fit_image, keep_best
 from extpose.detect.people import Detections
-from extpose.errors import AssetError
+from extpose.detect.runtime import LiteNetwork
 
 PALM_INPUT = 192
 PALM_STRIDES = ((8, 2), (16, 6))
@@ -49,7 +47,7 @@ class HandDetections(Detections):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Square:
+class HandSquare:
     """A rotated square of the image, upright when the fingers point up."""
 
     centre: Float64[np.ndarray, " 2"]
@@ -59,7 +57,9 @@ class _Square:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Hand:
+class OneHand:
+    """What the landmark network says of a square."""
+
     keypoints: Float64[np.ndarray, "21 2"]
     score: float
     is_right: bool
@@ -73,8 +73,8 @@ class HandDetector:
     def __init__(self, config: DetectConfig) -> None:
         """Raises AssetError without the extra `hands`, or when the weights cannot be had."""
         self._config = config
-        self._palm = _Network(fetch("palm-detection"), threads=config.threads)
-        self._landmarks = _Network(fetch("hand-landmarks"), threads=config.threads)
+        self._palm = LiteNetwork(fetch("palm-detection"), threads=config.threads)
+        self._landmarks = LiteNetwork(fetch("hand-landmarks"), threads=config.threads)
         self._anchors = _make_anchors()
 
     @property
@@ -89,7 +89,7 @@ class HandDetector:
     def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> HandDetections:
         """Hands that score `box_threshold` or more; at most two for each of `max_people`."""
         squares = self.find_palms(rgb)[: 2 * self._config.max_people]
-        hands = [self._find_landmarks(rgb, square) for square in squares]
+        hands = [self.find_landmarks(rgb, square) for square in squares]
         points = np.array([hand.keypoints for hand in hands]).reshape(-1, 21, 2).astype(np.float32)
         scores = np.array([hand.score for hand in hands], np.float32)
         margin = np.ptp(points, axis=1).max(-1, keepdims=True) * np.float32(BOX_MARGIN)
@@ -104,7 +104,7 @@ class HandDetector:
             is_right=np.array([hand.is_right for hand in hands], bool)[kept],
         )
 
-    def find_palms(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[_Square]:
+    def find_palms(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[HandSquare]:
         """The squares in which to look for a hand's keypoints, surest palm first."""
         size = (PALM_INPUT, PALM_INPUT)
         picture, scale, corner = fit_image(rgb, size, is_centred=True)
@@ -117,12 +117,12 @@ class HandDetector:
         points = values[:, 4:].reshape(-1, 7, 2) + anchors[:, None]
         squares = []
         for index in keep_best(scores, box_iou(boxes, boxes) > MAX_PALM_IOU):
-            angle = _upright_angle(points[index, PALM_WRIST], points[index, PALM_MIDDLE])
+            angle = upright_angle(points[index, PALM_WRIST], points[index, PALM_MIDDLE])
             side = float(sides[index].max())
             up = np.array([np.sin(angle), -np.cos(angle)])
             middle = centre[index] + up * PALM_SHIFT * side
             squares.append(
-                _Square(
+                HandSquare(
                     centre=(middle - np.array(corner)) / scale,
                     side=PALM_TO_HAND * side / scale,
                     angle=angle,
@@ -138,7 +138,7 @@ class HandDetector:
         for index, box in enumerate(boxes.astype(np.float64)):
             centre, side = (box[:2] + box[2:]) / 2, max(float((box[2:] - box[:2]).max()), 1.0)
             squares = [
-                _Square(centre=centre, side=side * BOX_TO_HAND, angle=angle)
+                HandSquare(centre=centre, side=side * BOX_TO_HAND, angle=angle)
                 for angle in (0.0, np.pi / 2, np.pi, -np.pi / 2)
             ]
             best = max((self._run_landmarks(rgb, s) for s in squares), key=lambda h: h.score)
@@ -146,14 +146,14 @@ class HandDetector:
             result[index] = np.column_stack([hand.keypoints, np.full(21, hand.score)])
         return result
 
-    def _find_landmarks(self, rgb: UInt8[np.ndarray, "h w 3"], square: _Square) -> _Hand:
+    def find_landmarks(self, rgb: UInt8[np.ndarray, "h w 3"], square: HandSquare) -> OneHand:
         """Twice: the second time in the square around the first keypoints."""
         hand = self._run_landmarks(rgb, square)
         if hand.score < self._config.box_threshold:
             return hand
         return self._run_landmarks(rgb, _square_around(hand.keypoints))
 
-    def _run_landmarks(self, rgb: UInt8[np.ndarray, "h w 3"], square: _Square) -> _Hand:
+    def _run_landmarks(self, rgb: UInt8[np.ndarray, "h w 3"], square: HandSquare) -> OneHand:
         crop_to_img = _crop_to_img(square)
         crop = cv2.warpAffine(
             rgb,
@@ -163,29 +163,7 @@ class HandDetector:
         )
         points, score, right = self._landmarks(crop)[:3]
         keypoints = points.reshape(21, 3)[:, :2] @ crop_to_img[:, :2].T + crop_to_img[:, 2]
-        return _Hand(keypoints=keypoints, score=score.item(), is_right=right.item() > 0.5)
-
-
-class _Network:
-    """A .tflite file: one square uint8 picture in, arrays out."""
-
-    def __init__(self, path: Path, *, threads: int) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise AssetError(
-                "hands need the LiteRT runtime, which is not installed: "
-                "pip install 'extpose[hands]'"
-            ) from error
-        self._interpreter = Interpreter(str(path), num_threads=threads)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
-
-    def __call__(self, picture: UInt8[np.ndarray, "s s 3"]) -> list[Any]:
-        self._interpreter.set_tensor(self._input, picture[None].astype(np.float32) / 255)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
+        return OneHand(keypoints=keypoints, score=score.item(), is_right=right.item() > 0.5)
 
 
 def _make_anchors() -> Float32[np.ndarray, "a 2"]:
@@ -198,13 +176,13 @@ def _make_anchors() -> Float32[np.ndarray, "a 2"]:
     return np.concatenate(anchors)
 
 
-def _upright_angle(wrist: np.ndarray, middle: np.ndarray) -> float:
+def upright_angle(wrist: np.ndarray, middle: np.ndarray) -> float:
     """How far the direction from wrist to middle finger is turned clockwise from straight up."""
     x, y = middle - wrist
     return float(np.arctan2(x, -y))
 
 
-def _crop_to_img(square: _Square) -> Float64[np.ndarray, "2 3"]:
+def _crop_to_img(square: HandSquare) -> Float64[np.ndarray, "2 3"]:
     """Affine from pixels of the landmark network's input to the image."""
     scale = square.side / LANDMARK_INPUT
     linear = scale * _rotation(square.angle)
@@ -212,15 +190,15 @@ def _crop_to_img(square: _Square) -> Float64[np.ndarray, "2 3"]:
     return np.column_stack([linear, square.centre - linear @ middle])
 
 
-def _square_around(keypoints: Float64[np.ndarray, "21 2"]) -> _Square:
+def _square_around(keypoints: Float64[np.ndarray, "21 2"]) -> HandSquare:
     """MediaPipe's rule for the next square: turned to the palm's axis, and a little up."""
     palm = (keypoints[5] + 2 * keypoints[9] + keypoints[13]) / 4
-    angle = _upright_angle(keypoints[0], palm)
+    angle = upright_angle(keypoints[0], palm)
     rotation = _rotation(angle)
     upright = keypoints[list(LANDMARKS_OF_SQUARE)] @ rotation
     low, high = upright.min(0), upright.max(0)
     middle = (low + high) / 2 - np.array([0, LANDMARK_SHIFT * (high - low)[1]])
-    return _Square(
+    return HandSquare(
         centre=rotation @ middle, side=LANDMARKS_TO_HAND * float((high - low).max()), angle=angle
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,14 @@ class Detections:
     scores: Float32[np.ndarray, " p"]
     keypoints_2d: Float32[np.ndarray, "p k 3"]
     """x y confidence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentifiedDetections(Detections):
+    """Detections of which somebody else has said who is who."""
+
+    track_ids: Int64[np.ndarray, " p"]
+    """One a person, the same in all frames; different within a frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +40,11 @@ class Track:
     def num_frames(self) -> int:
         """Frames from the first to the last detection."""
         return len(self.bbox_xyxy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandTrack(Track):
+    """One hand of a tracked person; `track_id` is twice the person's, plus 1 for a right hand."""
+
+    is_right: bool
+    """The person's own right hand."""

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 from scipy.optimize import linear_sum_assignment
 
 from extpose.config import DetectConfig
-from extpose.detect.people import Detections, Track
+from extpose.detect.people import Detections, IdentifiedDetections, Track
 
 VELOCITY_FRAMES = 8
 """Detections that the velocity is fitted to."""
@@ -86,7 +86,9 @@ def link_tracks(
 ) -> TrackingResult:
     """Link the detections of consecutive frames (index, time, detections).
 
-    `image_size` is height, width. Raises ValueError for a gap in the indices.
+    `IdentifiedDetections` are linked by their own ids, which the tracks keep; one who was away for
+    more than `max_gap` frames comes back as a second track of the same id. `image_size` is height,
+    width. Raises ValueError for a gap in the indices.
     """
     num_empty = 0
     times: dict[int, float] = {}
@@ -99,14 +101,17 @@ def link_tracks(
         has_area = _has_area(detections.bbox_xyxy)
         num_empty += int((~has_area).sum())
         boxes, points = detections.bbox_xyxy[has_area], detections.keypoints_2d[has_area]
+        ids = None
+        if isinstance(detections, IdentifiedDetections):
+            ids = detections.track_ids[has_area].tolist()
         active = [p for p in active if frame - p.frames[-1] <= config.max_gap + 1]
-        pairs = _match(active, frame, boxes, points)
+        pairs = _match(active, frame, boxes, points) if ids is None else _match_ids(active, ids)
         for row, column in pairs:
             active[row].add(frame, boxes[column], points[column])
         known = {column for _, column in pairs}
         for column in range(len(boxes)):
             if column not in known:
-                person = _Person(track_id=len(people))
+                person = _Person(track_id=len(people) if ids is None else ids[column])
                 person.add(frame, boxes[column], points[column])
                 people.append(person)
                 active.append(person)
@@ -137,6 +142,12 @@ def _match(
     rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, forbidden))
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return [(row, column) for row, column in pairs if np.isfinite(cost[row, column])]
+
+
+def _match_ids(people: list[_Person], ids: list[int]) -> list[tuple[int, int]]:
+    """Pairs (person, detection) of one id."""
+    place = {person.track_id: row for row, person in enumerate(people)}
+    return [(place[i], column) for column, i in enumerate(ids) if i in place]
 
 
 def _distance(person: _Person, frame: int, box: np.ndarray, keypoints: np.ndarray) -> float:

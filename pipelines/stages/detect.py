@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from extpose.config import DetectConfig
-from extpose.detect.people import Detections
-from extpose.storage import make_location
-from extpose.video import read_frames
+from extpose.detect.people import Detections, IdentifiedDetections
+from extpose.detect.plugs import VideoDetector, start_video
+from extpose.storage import Location, make_location
+from extpose.video import probe, read_frames
 from pipelines.rows import fail, pack_arrays
 
 T = TypeVar("T")
@@ -36,7 +37,9 @@ class DetectorSpec:
     name: str
     identity: str
     """Hash of the weights."""
-    build: Callable[[DetectConfig], Detector]
+    build: Callable[[DetectConfig], Detector | VideoDetector]
+    identity_of: Callable[[Location], str] | None = None
+    """What of a single video decides besides: the content of its precomputed keypoints."""
 
 
 class Detect:
@@ -49,10 +52,10 @@ class Detect:
         """Unit to unit with `detections`, a bundle of arrays; or with an error."""
         start = time.monotonic()
         try:
-            frames = prefetch(
-                read_frames(make_location(row["path"]), row["start"], row["stop"]), PREFETCH
-            )
-            found = [(frame.timestamp, self.detector(frame.rgb)) for frame in frames]
+            video = make_location(row["path"])
+            frames = prefetch(read_frames(video, row["start"], row["stop"]), PREFETCH)
+            find = open_video(self.detector, video, row["start"])
+            found = [(frame.timestamp, find(frame.rgb)) for frame in frames]
         except Exception as error:
             return fail(row, error)
         people = [detections for _, detections in found]
@@ -62,8 +65,23 @@ class Detect:
             bbox_xyxy=np.concatenate([p.bbox_xyxy for p in people]),
             scores=np.concatenate([p.scores for p in people]),
             keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
+            **given_ids(people),
         )
         return row | {"detections": bundle, "seconds_detect": time.monotonic() - start}
+
+
+def open_video(
+    detector: Detector | VideoDetector, video: Location, start: int
+) -> Callable[[np.ndarray], Detections]:
+    """What finds the people of the video's frames from `start` on, called in their order."""
+    num_frames = probe(video).num_frames if isinstance(detector, VideoDetector) else 0
+    return start_video(detector, video, first_frame=start, num_frames=num_frames)
+
+
+def given_ids(people: list[Detections]) -> dict[str, np.ndarray]:
+    """Who is who, where the detector has said so of every frame."""
+    ids = [p.track_ids for p in people if isinstance(p, IdentifiedDetections)]
+    return {"track_ids": np.concatenate(ids)} if ids and len(ids) == len(people) else {}
 
 
 def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:

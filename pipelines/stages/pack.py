@@ -20,6 +20,7 @@ from extpose.storage import make_location
 from extpose.video import read_frames
 from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
 from pipelines.rows import Failure, failure_of, unit_of, unpack_arrays
+from pipelines.track_rows import unbundle_tracks
 
 
 def pack(row: dict[str, Any], *, config: PreprocessConfig, detector: str) -> dict[str, Any]:
@@ -58,14 +59,15 @@ class Packer:
         if outcome is None or failure is not None:
             outcome = _quarantine(unit, failure)
         seconds = {
-            name: round(float(row.get(f"seconds_{name}") or 0.0), 3) for name in ("detect", "track")
+            name: round(float(row.get(f"seconds_{name}") or 0.0), 3)
+            for name in ("detect", "track", *(("hands",) if self.config.body == "mano" else ()))
         }
         seconds["pack"] = round(time.monotonic() - start, 3)
         write_outcome(self.config.out, replace(outcome, seconds=seconds))
 
     def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
         num_frames = int(arrays["num_frames"])
-        tracks = list(_tracks(arrays))
+        tracks = list(unbundle_tracks(arrays))
         fates = frame_fates(unit.start, num_frames, tracks, arrays)
         written, filtered = count_fates(fates)
         info = self._write_shard(unit, tracks) if tracks else None
@@ -85,6 +87,7 @@ class Packer:
             filtered_tracks=dict(sorted(reasons.items())),
             frame_spans=_runs(unit.start, fates),
             track_spans=_track_spans(arrays),
+            hands=json.loads(str(arrays["hands"])) if "hands" in arrays else [],
             clips=info.num_clips if info else 0,
             clip_frames=info.num_frames if info else 0,
             sha256=info.sha256 if info else "",
@@ -110,6 +113,8 @@ class Packer:
             fps=unit.fps,
             image_size=(unit.height, unit.width),
             detector=self.detector,
+            body=self.config.body,
+            keypoint_set="coco17" if self.config.body == "smpl" else "hand21",
         )
         try:
             yield from cut_clips(
@@ -131,18 +136,6 @@ def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
             yield frame.index, frame.rgb
     except OSError as error:
         raise VideoError(unit.path, "truncated", str(error)) from error
-
-
-def _tracks(arrays: dict[str, np.ndarray]) -> Iterator[Track]:
-    for i, (track_id, first_frame) in enumerate(arrays["ids"].tolist()):
-        yield Track(
-            track_id=track_id,
-            first_frame=first_frame,
-            bbox_xyxy=arrays[f"bbox_xyxy.{i}"],
-            keypoints_2d=arrays[f"keypoints_2d.{i}"],
-            timestamps=arrays[f"timestamps.{i}"],
-            is_detected=arrays[f"is_detected.{i}"],
-        )
 
 
 def frame_fates(

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from extpose.config import DetectConfig
-from extpose.detect.people import Detections
-from extpose.detect.track import TrackingResult, link_tracks
+from extpose.detect.people import Detections, IdentifiedDetections
+from extpose.detect.track import link_tracks
 from pipelines.rows import fail, pack_arrays, unpack_arrays
+from pipelines.track_rows import bundle_tracks
 
 
 def track(row: dict[str, Any], *, config: DetectConfig) -> dict[str, Any]:
@@ -22,7 +23,9 @@ def track(row: dict[str, Any], *, config: DetectConfig) -> dict[str, Any]:
         result = link_tracks(
             _frames(detections, row["start"]), config, (row["height"], row["width"])
         )
-        bundle = pack_arrays(**_bundle(result, len(detections["counts"])))
+        bundle = pack_arrays(
+            **bundle_tracks(result.tracks, result.filtered, len(detections["counts"]))
+        )
     except Exception as error:
         return fail(row, error)
     rest = {name: value for name, value in row.items() if name != "detections"}
@@ -39,17 +42,8 @@ def _frames(arrays: dict[str, np.ndarray], start: int) -> Iterator[tuple[int, fl
             scores=arrays["scores"][part],
             keypoints_2d=arrays["keypoints_2d"][part],
         )
+        if "track_ids" in arrays:
+            detections = IdentifiedDetections(
+                **vars(detections), track_ids=arrays["track_ids"][part]
+            )
         yield start + i, float(arrays["timestamps"][i]), detections
-
-
-def _bundle(result: TrackingResult, num_frames: int) -> dict[str, np.ndarray]:
-    """Tracks as numbered arrays; the filtered ones as a table."""
-    arrays: dict[str, np.ndarray] = {"num_frames": np.array(num_frames)}
-    arrays["ids"] = np.array([[t.track_id, t.first_frame] for t in result.tracks], np.int64)
-    for i, t in enumerate(result.tracks):
-        for name in ("bbox_xyxy", "keypoints_2d", "timestamps", "is_detected"):
-            arrays[f"{name}.{i}"] = getattr(t, name)
-    spans = [[t.first_frame, t.num_frames] for t in result.filtered]
-    arrays["filtered_spans"] = np.array(spans, np.int64).reshape(-1, 2)
-    arrays["filtered_reasons"] = np.array([t.reason for t in result.filtered], np.str_)
-    return arrays

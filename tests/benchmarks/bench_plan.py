@@ -1,82 +1,97 @@
-"""How long the plan of many small videos takes: the first time, and when they are known.
+"""What `extpose plan` counts against what is measured: `python tests/benchmarks/bench_plan.py`.
 
-    python tests/benchmarks/bench_plan.py --videos 10000
-
-One video, copied with a different tail (a `free` box), so that each has a content of its own.
+Activations by torch's saved-tensor hooks; model states as bytes of live tensors of each ZeRO stage
+with two workers (of gloo, on this machine); seconds of a training step with the rate of a matrix
+product, which gives the MFU of this machine. No GPU is needed, and none is measured.
 """
 
-import argparse
-import os
+import subprocess
+import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from extpose.config import PreprocessConfig, SourceConfig
-from extpose.video import VideoWriter
-from pipelines.plan import plan_videos, settings_of
-from pipelines.probing import probe_videos, read_probes, write_probes
-from pipelines.sources.folder import find_videos
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from extpose.model.extpose import ExtPose
+from extpose.recipes import SMALL, TINY
+from extpose.training.flops import training_flops
+from extpose.training.memory import activations, buffers, model_states, parameter_sizes
+from extpose.training.throughput import find_peak
+from tests.training.saved import saved_bytes
+from tests.training.zero_memory import MODEL
+
+MB = 1e6
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=10_000)
-    options = parser.parse_args()
+def print_row(name: str, counted: float, measured: float) -> None:
+    """One line."""
+    print(f"{name:<44}{counted / MB:>10.2f}{measured / MB:>10.2f}{counted / measured - 1:>+8.1%}")
+
+
+def print_activations() -> None:
+    """Small networks, both precisions, with and without recomputation."""
+    print(f"{'activations kept, MB (2 clips)':<44}{'counted':>10}{'measured':>10}{'error':>8}")
+    small = replace(SMALL, depth=4, max_frames=4, drop_path=0.0)
+    for name, config in (("tiny", TINY), ("small, 4 of 12 blocks", small)):
+        for precision in ("fp32", "bf16"):
+            for checkpointing in (False, True):
+                settings = {"clips": 2, "num_frames": 4, "precision": precision}
+                counted = activations(config, **settings, checkpointing=checkpointing)  # type: ignore[arg-type]
+                measured = saved_bytes(config, **settings, checkpointing=checkpointing)  # type: ignore[arg-type]
+                kept = counted.total - counted.recomputed
+                recompute = ", recomputed" if checkpointing else ""
+                print_row(f"{name}, {precision}{recompute}", kept, measured)
+
+
+def print_states() -> None:
+    """Two workers of every ZeRO stage."""
+    print(f"\n{'model states, MB (2 workers)':<44}{'counted':>10}{'measured':>10}{'error':>8}")
+    script = str(Path(__file__).parents[1] / "training" / "zero_memory.py")
     with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "videos", Path(folder) / "out"
-        source.mkdir()
-        out.mkdir()
-        size = write_videos(source, options.videos)
-        config = PreprocessConfig(source=SourceConfig(path=(source,)), out=out)
-        settings = settings_of(config, "x")
-        rows = {}
-        start = clocks()
-        paths = find_videos(config.source.path)
-        rows["find"] = lap(start)
-        known = {}
-        start = clocks()
-        first = plan_videos(paths, config, settings, known)
-        rows["plan, unknown"] = lap(start)
-        # As after the two seconds in which a file counts as just changed.
-        for _ in probe_videos(paths, known):
-            pass
-        write_probes(out, known, paths)
-        start = clocks()
-        again = plan_videos(paths, config, settings, read_probes(out))
-        rows["plan, known"] = lap(start)
-        assert again == first
-        print(f"{len(paths)} videos of {size} bytes, {os.cpu_count()} cores")
-        print("| step | s | CPU s | videos/s | videos / CPU s |\n|---|---|---|---|---|")
-        for name, (wall, cpu) in rows.items():
-            rates = f"{len(paths) / wall:.0f} | {len(paths) / cpu:.0f}"
-            print(f"| {name} | {wall:.1f} | {cpu:.1f} | {rates} |")
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", script, str(rank), "2", f"{folder}/store"],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        out, _ = (worker.communicate()[0] for worker in workers)
+    sizes = parameter_sizes(ExtPose(MODEL))
+    for line in out.splitlines():
+        if not line.startswith("BYTES"):
+            continue
+        stage, accumulation, before, after = map(int, line.split()[1:])
+        states = model_states(sizes, zero_stage=stage, workers=2, accumulates=accumulation > 1)
+        has_bucket = stage == 3 or (stage, accumulation) == (1, 2)
+        bucket = buffers(sizes, zero_stage=stage, workers=2) if has_bucket else 0.0
+        name = f"ZeRO {stage}, {accumulation} micro-batches"
+        print_row(f"{name}, gradients complete", states.total + bucket, before)
+        if stage < 3:
+            print_row(f"{name}, after the update", states.total - states.gradients, after)
 
 
-def clocks() -> tuple[float, float]:
-    """Wall and CPU seconds; the latter also mean something on a busy machine."""
-    return time.perf_counter(), time.process_time()
-
-
-def lap(start: tuple[float, float]) -> tuple[float, float]:
-    wall, cpu = clocks()
-    return wall - start[0], cpu - start[1]
-
-
-def write_videos(folder: Path, count: int) -> int:
-    """Small mp4 files; the size of one."""
-    first = folder / "000000.mp4"
-    rng = np.random.default_rng(0)
-    with VideoWriter(first, 25.0, (120, 160)) as writer:
-        for _ in range(20):
-            writer.write(rng.integers(0, 255, (120, 160, 3), np.uint8))
-    data = first.read_bytes()
-    for i in range(1, count):
-        box = (16).to_bytes(4, "big") + b"free" + i.to_bytes(8, "big")
-        (folder / f"{i:06d}.mp4").write_bytes(data + box)
-    return len(data)
+def print_step() -> None:
+    """Forward and backward of one clip of `small`, 4 frames."""
+    config, device = replace(SMALL, max_frames=4), torch.device("cpu")
+    peak = find_peak(device, "fp32")
+    model, images = ExtPose(config).train(), torch.rand(1, 4, 3, 256, 256)
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        prediction = model(images, images, None)
+        (prediction.params.pose.sum() + prediction.crop_cam.sum()).backward()
+        best = min(best, time.perf_counter() - began)
+    flops = training_flops(config, num_frames=4)
+    print(f"\none clip of `small`, 4 frames: {flops / 1e9:.0f} GFLOP in {best:.2f} s, "
+          f"{flops / best / 1e9:.1f} GFLOP/s; {peak.source}: {peak.flops / 1e9:.1f} GFLOP/s; "
+          f"MFU {flops / best / peak.flops:.0%}")  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    print_activations()
+    print_states()
+    print_step()

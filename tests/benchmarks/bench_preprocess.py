@@ -23,9 +23,10 @@ import cv2
 from extpose.assets import fetch
 from extpose.config import PreprocessConfig, SourceConfig
 from extpose.video import VideoWriter, probe, read_frames
+from pipelines.detectors import detector_spec
 from pipelines.ledger import open_output
 from pipelines.plan import plan_videos, settings_of
-from pipelines.preprocess import person_detector, preprocess
+from pipelines.preprocess import preprocess
 from pipelines.runtime import ray_session
 from pipelines.stages.detect import Detect
 from pipelines.stages.pack import pack
@@ -124,7 +125,7 @@ def loop_video(source: Path, path: Path, seconds: float) -> Path:
 
 def stage_costs(config: PreprocessConfig) -> dict[str, float]:
     """CPU milliseconds a frame of each stage, alone in this process, on the first two units."""
-    spec = person_detector()
+    spec = detector_spec(config.detector, config.detect)
     with open_output(config.out):
         [video] = plan_videos(config.source.path, config, settings_of(config, spec.identity))
     detect = Detect(config.detect, spec)

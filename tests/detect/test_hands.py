@@ -13,6 +13,7 @@ from extpose.body_model import load_body_model
 from extpose.config import DetectConfig
 from extpose.detect import hands
 from extpose.detect.hands import HandDetector
+from extpose.detect.runtime import LiteNetwork
 from extpose.errors import AssetError
 from extpose.raster import render_mesh
 
@@ -52,7 +53,7 @@ def test_without_the_runtime_the_message_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(AssetError, match=r"pip install 'extpose\[hands\]'"):
-        hands._Network(tmp_path / "model.tflite", threads=1)
+        LiteNetwork(tmp_path / "model.tflite", threads=1)
 
 
 @pytest.fixture(scope="module")

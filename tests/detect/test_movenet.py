@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 
 from extpose.config import DetectConfig
-from extpose.detect.movenet import (
-    PersonDetector,
-    _box_input_size,
-    _crop_square,
-    _decode_boxes,
-    keypoint_similarity,
-    refine_boxes,
-)
+from extpose.detect.centernet import _box_input_size, _decode_boxes
+from extpose.detect.movenet import PersonDetector, _crop_square
+from extpose.detect.top_down import keypoint_similarity, refine_boxes
 from extpose.keypoints import FLIP_PAIRS
 from extpose.video import read_frames
 

@@ -11,16 +11,22 @@ import numpy as np
 import pytest
 import torch
 
+from extpose.body_model import load_body_model
 from extpose.config import CropConfig, DetectConfig, ModelConfig, PredictConfig
-from extpose.errors import CheckpointError, ExtPoseError
+from extpose.detect.wrist_hands import FoundHands
+from extpose.errors import CheckpointError
+from extpose.inference import Network, predict_clip
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import save_model
+from extpose.motion import join_motion
 from extpose.video import read_frames
 from pipelines import predict as predict_module
 from pipelines.predict import folder_names, predict
+from tests.clips import random_clip
 from tests.pipelines.fakes import BoxDetector, write_people
 
 NUM_FRAMES = 12
+HAND = np.random.default_rng(0).uniform(0, 30, (21, 2))
 DOCUMENT = Path(__file__).parents[2] / "docs" / "output.md"
 
 
@@ -41,7 +47,7 @@ def checkpoint(tiny_model_config: ModelConfig, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def config(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PredictConfig:
-    monkeypatch.setattr(predict_module, "PersonDetector", FakeDetector)
+    monkeypatch.setattr(predict_module, "build_detector", lambda _, detect: FakeDetector(detect))
     return PredictConfig(checkpoint=checkpoint, out=tmp_path / "out", crop=CropConfig(size=64))
 
 
@@ -191,13 +197,96 @@ def test_a_second_run_leaves_nothing_of_the_first(config: PredictConfig, tmp_pat
     assert kept.exists()
 
 
-def test_a_network_of_hands_is_refused(
-    config: PredictConfig, tmp_path: Path, tiny_model_config: ModelConfig
+class FakeHands:
+    """Both hands at the box's lower corners, apart; the left one away for a while."""
+
+    name = "fake-hands"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def find_hands(self, rgb: np.ndarray, boxes: np.ndarray, bodies: np.ndarray) -> FoundHands:
+        self.calls += 1
+        points = np.zeros((len(boxes), 2, 21, 3), np.float32)
+        for side in range(2):
+            corner = boxes[:, [2 * side, 3]] - [10, 30]
+            points[:, side, :, :2] = corner[:, None] + HAND
+            points[:, side, :, 2] = 0.9
+        reasons = [["", ""] for _ in boxes]
+        if 6 <= self.calls <= 12:
+            points[:, 0], reasons = 0, [["unsure", ""] for _ in boxes]
+        return FoundHands(
+            keypoints_2d=points, reasons=reasons, is_disputed=np.zeros((len(boxes), 2), bool)
+        )
+
+
+def test_hands_of_a_network_of_hands(
+    config: PredictConfig,
+    tmp_path: Path,
+    tiny_model_config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hands = tmp_path / "hand.safetensors"
-    save_model(hands, ExtPose(replace(tiny_model_config, body="mano")))
-    with pytest.raises(ExtPoseError, match=r"hand\.safetensors: body is 'mano'"):
-        predict([tmp_path / "a.mp4"], replace(config, checkpoint=hands))
+    checkpoint = tmp_path / "hand.safetensors"
+    torch.manual_seed(0)
+    save_model(checkpoint, ExtPose(replace(tiny_model_config, body="mano")))
+    monkeypatch.setattr(predict_module, "open_hand_finder", lambda *_: FakeHands())
+    video = write_people(tmp_path / "a.mp4", 20)
+    detect = DetectConfig(min_track_frames=4, max_gap=3)
+    assert predict([video], replace(config, checkpoint=checkpoint, detect=detect)) == 0
+    folder = config.out / "a"
+    names = sorted(path.name for path in folder.glob("*.npz"))
+    assert names == ["person_000_left.npz", "person_000_right.npz"]
+    for name, is_right in zip(names, (False, True), strict=True):
+        with np.load(folder / name, allow_pickle=False) as file:
+            assert set(file) == documented_arrays()
+            assert bool(file["is_right"]) == is_right
+            assert file["pose"].shape[1:] == (15, 3)
+            away = range(5, 12) if not is_right else range(0)
+            assert file["frame"].tolist() == [i for i in range(20) if i not in away]
+            assert int(file["track_id"]) == int(is_right)
+            seen = file["keypoints_2d"][0, :, 0].mean() - file["bbox_xyxy"][0, 0]
+            assert 0 < seen < 30
+    assert len(list(read_frames(folder / "overlay.mp4"))) == 20
+    assert "000_left" in (config.out / "report.html").read_text()
+
+
+def test_nobodys_hands(
+    config: PredictConfig,
+    tmp_path: Path,
+    tiny_model_config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checkpoint = tmp_path / "hand.safetensors"
+    save_model(checkpoint, ExtPose(replace(tiny_model_config, body="mano")))
+    monkeypatch.setattr(predict_module, "open_hand_finder", lambda *_: FakeHands())
+    detect = DetectConfig(min_hand_pixels=90.0)
+    video = write_people(tmp_path / "a.mp4", NUM_FRAMES)
+    assert predict([video], replace(config, checkpoint=checkpoint, detect=detect)) == 1
+    expected = "no_hands (frames of hands by reason: too_short 5, too_small 12, unsure 7)"
+    assert expected in caplog.text
+
+
+def test_the_mesh_of_a_left_hand_is_drawn_from_outside(
+    tiny_model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the triangles of the right hand its surface would be lit from within."""
+    clip = random_clip(0, 1, body="mano")
+    network = Network(
+        model=ExtPose(replace(tiny_model_config, body="mano")), body=load_body_model(body="mano")
+    )
+    drawn: list[np.ndarray] = []
+    monkeypatch.setattr(
+        predict_module,
+        "overlay_mesh",
+        lambda rgb, meshes, faces, **_: drawn.extend(faces) or rgb,
+    )
+    for is_right in (True, False):
+        own = replace(clip, meta=replace(clip.meta, is_right=is_right))
+        motion = join_motion([(own, predict_clip(own, network))], 0.0)
+        rgb = np.zeros((*motion.image_size, 3), np.uint8)
+        predict_module.draw_people(rgb, int(motion.frame[0]), [motion], network, 1.0)
+    np.testing.assert_array_equal(drawn[1], drawn[0][:, ::-1])
 
 
 def test_a_missing_checkpoint_is_named(config: PredictConfig, tmp_path: Path) -> None:

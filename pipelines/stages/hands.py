@@ -1,0 +1,53 @@
+"""Tracked people of a unit to tracks of their hands. The networks live in this stage's actors."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+from extpose.config import DetectConfig, DetectorName
+from extpose.detect.hand_tracks import track_hands
+from extpose.detect.plugs import build_detector
+from extpose.detect.wrist_hands import HandFinder, WristHands, open_hand_finder
+from extpose.storage import make_location
+from extpose.video import read_frames
+from pipelines.rows import fail, pack_arrays, unpack_arrays
+from pipelines.track_rows import bundle_tracks, unbundle_filtered, unbundle_tracks
+
+
+class FindHands:
+    """Replaces the `tracks` of a row, those of people, by those of their hands."""
+
+    def __init__(
+        self, config: DetectConfig, detector: DetectorName, finder: HandFinder | None = None
+    ) -> None:
+        """Raises AssetError where the networks cannot be had."""
+        self._config = config
+        self._finder = finder or _open(config, detector)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Unit to unit; what was found of each person is in the bundle as `hands`, JSON."""
+        if row.get("error"):
+            return row
+        start = time.monotonic()
+        try:
+            arrays = unpack_arrays(row["tracks"])
+            people = list(unbundle_tracks(arrays))
+            frames = (
+                (frame.index, frame.rgb)
+                for frame in read_frames(make_location(row["path"]), row["start"], row["stop"])
+            )
+            found = track_hands(frames if people else [], people, self._finder, self._config)
+            filtered = [*unbundle_filtered(arrays), *found.filtered]
+            bundle = bundle_tracks(found.tracks, filtered, int(arrays["num_frames"]))
+            bundle["hands"] = np.array(json.dumps([count.as_row() for count in found.counts]))
+        except Exception as error:
+            return fail(row, error)
+        return row | {"tracks": pack_arrays(**bundle), "seconds_hands": time.monotonic() - start}
+
+
+def _open(config: DetectConfig, detector: DetectorName) -> HandFinder:
+    if config.hands == "mediapipe":
+        return WristHands(config)
+    return open_hand_finder(config, build_detector(detector, config))

@@ -1,0 +1,163 @@
+"""Detectors in the line of preprocessing: precomputed keypoints, and hands. Without Ray."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extpose.config import DetectConfig, PreprocessConfig
+from extpose.data.shards import ShardIndex
+from extpose.detect.wrist_hands import FoundHands
+from extpose.errors import VideoError
+from pipelines.detectors import detector_spec
+from pipelines.ledger import open_output
+from pipelines.plan import PlannedVideo, plan_videos, settings_of
+from pipelines.preprocess import evidence_name, hands_identity, on_gpu
+from pipelines.stages.detect import Detect, DetectorSpec
+from pipelines.stages.hands import FindHands
+from pipelines.stages.pack import pack
+from pipelines.stages.track import track
+from tests.pipelines.fakes import SHAPE, box_detector, config_of, write_people
+
+NUM_FRAMES = 30
+HAND = np.random.default_rng(1).uniform(0, 30, (21, 2))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("video") / "walk.mp4", NUM_FRAMES)
+
+
+def plan(config: PreprocessConfig, spec: DetectorSpec) -> PlannedVideo:
+    settings = settings_of(config, f"{spec.name} {spec.identity}")
+    json.dumps(settings)
+    (planned,) = plan_videos(config.source.path, config, settings, spec.identity_of)
+    return planned
+
+
+def run(config: PreprocessConfig, spec: DetectorSpec, finder: object = None) -> list[dict]:
+    """The line, unit by unit; returns the markers."""
+    with open_output(config.out):
+        planned = plan(config, spec)
+    detect = Detect(config.detect, spec)
+    markers = []
+    for unit in planned.units:
+        row = track(detect(vars(unit)), config=config.detect)
+        if finder is not None:
+            row = FindHands(config.detect, config.detector, finder)(row)
+        pack(row, config=config, detector=evidence_name(config, spec))
+        markers.append(json.loads((config.out / f"done/{unit.name}.json").read_text()))
+    return markers
+
+
+def write_keypoints(path: Path, num_frames: int = NUM_FRAMES) -> Path:
+    rows = []
+    for i in range(num_frames):
+        points = np.column_stack([10 + i // 3 + SHAPE[:, 0] * 30, 20 + SHAPE[:, 1] * 80])
+        triples = np.column_stack([points, np.full(17, 0.8)])
+        rows.append({"image_id": i, "keypoints": triples.ravel().tolist(), "track_id": 41})
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_precomputed_keypoints_of_a_video_in_units(video: Path, tmp_path: Path) -> None:
+    path = write_keypoints(tmp_path / "walk.json")
+    config = replace(
+        config_of(video, tmp_path / "out"),
+        detector="keypoints",
+        detect=DetectConfig(keypoints=tmp_path),
+    )
+    spec = detector_spec("keypoints", config.detect)
+    markers = run(config, spec)
+    assert [marker["status"] for marker in markers] == ["written", "written"], markers
+    assert not any(marker["message"] for marker in markers), markers
+    index = ShardIndex(sorted(config.out.glob("*.tar")))
+    clips = [index.read_clip(i) for i in range(len(index))]
+    assert {clip.meta.track_id for clip in clips} == {41}
+    assert {clip.meta.detector for clip in clips} == {"keypoints"}
+    for clip in clips:
+        first = 10 + (clip.meta.first_frame // 3) + SHAPE[:, 0] * 30
+        np.testing.assert_allclose(clip.keypoints_2d[0, :, 0], first, atol=1e-4)
+    before = [unit.identity for unit in plan(config, spec).units]
+    path.write_text(path.read_text() + " ")
+    assert not set(before) & {unit.identity for unit in plan(config, spec).units}
+
+
+def test_another_number_of_frames_is_quarantined(video: Path, tmp_path: Path) -> None:
+    write_keypoints(tmp_path / "walk.json", NUM_FRAMES + 2)
+    config = replace(
+        config_of(video, tmp_path / "out"),
+        detector="keypoints",
+        detect=DetectConfig(keypoints=tmp_path / "walk.json"),
+    )
+    markers = run(config, detector_spec("keypoints", config.detect))
+    assert {marker["reason"] for marker in markers} == {"keypoint_mismatch"}
+    assert "30 frames, the keypoints are of 32" in markers[0]["message"]
+
+
+def test_a_video_without_keypoints_is_quarantined_in_the_plan(video: Path, tmp_path: Path) -> None:
+    config = config_of(video, tmp_path)
+    spec = detector_spec("keypoints", DetectConfig(keypoints=tmp_path))
+    assert plan(config, spec).quarantined == "no_keypoints"
+    assert spec.identity_of is not None
+    with pytest.raises(VideoError, match="no_keypoints"):
+        spec.identity_of(video)
+
+
+class Hands:
+    """Both hands, except the left one in the first five frames that it is asked about."""
+
+    name = "fake-hands"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def find_hands(self, rgb: np.ndarray, boxes: np.ndarray, bodies: np.ndarray) -> FoundHands:
+        self.calls += 1
+        points = np.zeros((len(boxes), 2, 21, 3), np.float32)
+        for side in range(2):
+            points[:, side, :, :2] = boxes[:, None, [2 * side, 3]] - [10, 30] + HAND
+        points[..., 2] = 0.9
+        reasons = [["unsure" if self.calls <= 5 else "", ""] for _ in boxes]
+        return FoundHands(
+            keypoints_2d=points, reasons=reasons, is_disputed=np.zeros((len(boxes), 2), bool)
+        )
+
+
+def test_clips_of_hands(video: Path, tmp_path: Path) -> None:
+    config = replace(config_of(video, tmp_path), body="mano")
+    markers = run(config, box_detector(), Hands())
+    assert not any(marker["message"] for marker in markers), markers
+    index = ShardIndex(sorted(config.out.glob("*.tar")))
+    clips = [index.read_clip(i) for i in range(len(index))]
+    sides = {(c.meta.track_id, c.meta.is_right, c.meta.body, c.meta.keypoint_set) for c in clips}
+    assert sides == {(0, False, "mano", "hand21"), (1, True, "mano", "hand21")}
+    assert {clip.meta.detector for clip in clips} == {"mediapipe-hands+boxes"}
+    for clip in clips:
+        # The left hand is kept as it is seen, not mirrored: x of its keypoints in the picture.
+        middle = clip.keypoints_2d[0, :, 0].mean() - HAND[:, 0].mean()
+        walked = clip.meta.first_frame // 3
+        assert middle == pytest.approx((30 if clip.meta.is_right else 0) + walked, abs=3)
+    assert sum(clip.num_frames for clip in clips) == 2 * NUM_FRAMES - 5
+    first = markers[0]
+    left, right = first["hands"]
+    assert (left["is_right"], left["reasons"]) == (False, {"unsure": 5})
+    assert left["frames"] == left["written"] + 5
+    assert right["written"] == right["frames"] == first["frames"]
+    assert first["filtered_tracks"] == {"unsure": 1}
+    assert first["frames"] == first["written"]
+
+
+def test_settings_of_hands(video: Path, tmp_path: Path) -> None:
+    config = config_of(video, tmp_path)
+    spec = box_detector()
+    assert hands_identity(config) == ""
+    assert evidence_name(config, spec) == "boxes"
+    hands = replace(config, body="mano")
+    assert len(hands_identity(hands)) > 100
+    whole = replace(hands, detect=DetectConfig(hands="wholebody"))
+    assert evidence_name(whole, spec) == "boxes"
+    assert on_gpu(config) is config
+    assert on_gpu(replace(config, gpus_per_detector=0.5)).detect.device == "cuda"
