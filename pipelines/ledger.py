@@ -67,6 +67,8 @@ class Outcome:
     quarantined: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
     """Tracks that were dropped, by reason."""
+    tracks: list[dict[str, Any]] = field(default_factory=list)
+    """Of each that was kept: frames, quality, first and last box (`pipelines/track_report.py`)."""
     clips: int = 0
     clip_frames: int = 0
     """Sum of the clips' lengths: a frame counts once for each person."""

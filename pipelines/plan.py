@@ -19,6 +19,7 @@ from extpose.errors import VideoError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.video import probe
 from pipelines.ledger import Outcome, Unit, add_counts
+from pipelines.track_report import link_units, sum_tracks
 
 PIPELINE_VERSION = 1
 """Raised whenever the same settings give other bytes."""
@@ -139,6 +140,7 @@ def make_manifest(
         ],
         "video_counts": {"videos": len(videos), **counts},
         "frame_counts": totals,
+        "track_counts": sum_tracks([track for outcome in outcomes for track in outcome.tracks]),
         "videos": entries,
     }
 
@@ -152,7 +154,9 @@ def _video_entry(video: PlannedVideo, outcome_of: Callable[[Unit], Outcome]) -> 
         return entry | {"status": status, "reason": video.quarantined or video.filtered}
     statuses = {outcome.status for outcome in outcomes}
     status = next(s for s in ("quarantined", "written", "filtered") if s in statuses)
-    return entry | {"status": status, **add_counts(outcomes)}
+    parts = zip(video.units, outcomes, strict=True)
+    links = link_units([(unit.name, unit.start, outcome.tracks) for unit, outcome in parts])
+    return entry | {"status": status, **add_counts(outcomes), "continued_tracks": links}
 
 
 def quarantine_rows(

@@ -76,6 +76,7 @@ class Packer:
             written=written,
             filtered=filtered,
             filtered_tracks=dict(sorted(reasons.items())),
+            tracks=json.loads(str(arrays["entries"])),
             clips=info.num_clips if info else 0,
             clip_frames=info.num_frames if info else 0,
             sha256=info.sha256 if info else "",

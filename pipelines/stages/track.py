@@ -1,5 +1,6 @@
 """Detections of a unit to people over time."""
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from extpose.config import DetectConfig
 from extpose.detect.people import Detections
+from extpose.detect.quality import TrackQuality, measure_tracks
 from extpose.detect.track import TrackingResult, link_tracks
 from pipelines.rows import fail, pack_arrays, unpack_arrays
+from pipelines.track_report import describe_track
 
 
 def track(row: dict[str, Any], *, config: DetectConfig) -> dict[str, Any]:
@@ -22,7 +25,13 @@ def track(row: dict[str, Any], *, config: DetectConfig) -> dict[str, Any]:
         result = link_tracks(
             _frames(detections, row["start"]), config, (row["height"], row["width"])
         )
-        bundle = pack_arrays(**_bundle(result, len(detections["counts"])))
+        num_frames = len(detections["counts"])
+        quality = measure_tracks(
+            result.tracks,
+            image_size=(row["height"], row["width"]),
+            frames=(row["start"], row["start"] + num_frames),
+        )
+        bundle = pack_arrays(**_bundle(result, quality, num_frames))
     except Exception as error:
         return fail(row, error)
     rest = {name: value for name, value in row.items() if name != "detections"}
@@ -42,13 +51,17 @@ def _frames(arrays: dict[str, np.ndarray], start: int) -> Iterator[tuple[int, fl
         yield start + i, float(arrays["timestamps"][i]), detections
 
 
-def _bundle(result: TrackingResult, num_frames: int) -> dict[str, np.ndarray]:
-    """Tracks as numbered arrays; the filtered ones as a table."""
+def _bundle(
+    result: TrackingResult, quality: tuple[TrackQuality, ...], num_frames: int
+) -> dict[str, np.ndarray]:
+    """Tracks as numbered arrays; the filtered ones as a table; what is said of them as JSON."""
     arrays: dict[str, np.ndarray] = {"num_frames": np.array(num_frames)}
     arrays["ids"] = np.array([[t.track_id, t.first_frame] for t in result.tracks], np.int64)
     for i, t in enumerate(result.tracks):
         for name in ("bbox_xyxy", "keypoints_2d", "timestamps", "is_detected"):
             arrays[f"{name}.{i}"] = getattr(t, name)
+    entries = list(map(describe_track, result.tracks, quality))
+    arrays["entries"] = np.array(json.dumps(entries))
     spans = [[t.first_frame, t.num_frames] for t in result.filtered]
     arrays["filtered_spans"] = np.array(spans, np.int64).reshape(-1, 2)
     arrays["filtered_reasons"] = np.array([t.reason for t in result.filtered], np.str_)
