@@ -48,8 +48,6 @@ def list_samples(path: Path) -> tuple[list[TarSample], str]:
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
-                # The list of entries would grow with the tar.
-                tar.members = []
                 end = entry.offset_data + entry.size
                 if end > size:
                     return list(samples.values()), (

@@ -1,6 +1,6 @@
 """Frames a CPU second of the decoders of the field, and whether their times are the container's.
 
-python tests/benchmarks/bench_decode.py [VIDEO]
+python tests/benchmarks/bench_decode.py [VIDEO [FRAMES]]
 
 Without a video: the sample video (`extpose doctor --fetch`). One thread each; RGB pictures in
 memory. torchcodec is measured where it is installed and can be loaded.
@@ -113,7 +113,7 @@ def main() -> None:
         found = fetch("video-walkers")
         path = found if found.is_file() else next(found.glob("*.mp4"))
     info = probe(path)
-    num = min(info.num_frames, MAX_FRAMES)
+    num = min(info.num_frames, int(sys.argv[2]) if len(sys.argv) > 2 else MAX_FRAMES)
     print(f"{path.name}: {info.width} x {info.height}, {info.codec}, first {num} frames")
     print("reader       frames/CPU s  8 frames at 1/2  right pictures  worst time error (VFR)")
     with tempfile.TemporaryDirectory() as folder:
