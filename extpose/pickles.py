@@ -7,12 +7,13 @@ class of numpy, scipy or chumpy takes part in the reading, so none of them needs
 version that wrote the file, and chumpy need not be installed.
 """
 
+import io
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +34,24 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            content = _ArraysOnly(file, path).load()
-        return _to_plain(content)
+            return _load(file, str(path))
     except FileNotFoundError:
         raise AssetError(f"{path}: no such file") from None
+
+
+def parse_pickle(data: bytes, where: str) -> Any:
+    """The same of a pickle in memory; `where` is what messages call it. Raises AssetError."""
+    return _load(io.BytesIO(data), where)
+
+
+def _load(file: io.BufferedIOBase, where: str) -> Any:
+    try:
+        return _to_plain(_ArraysOnly(file, where).load())
     except (
         pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, KeyError,
         IndexError, RecursionError, MemoryError, OverflowError,
     ) as error:  # fmt: skip
-        raise AssetError(f"{path}: not a readable pickle of arrays ({error})") from error
+        raise AssetError(f"{where}: not a readable pickle of arrays ({error})") from error
 
 
 class _Stub:
@@ -179,15 +189,15 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that knows the names of `_ALLOWED` and refuses every other."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: io.BufferedIOBase, where: str) -> None:
         # Python 2's names are kept as they are written, so that one table is the whole rule.
         super().__init__(file, fix_imports=False, encoding="latin1")
-        self.path = path
+        self.where = where
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise AssetError(
-                f"{self.path}: refused, the pickle asks for `{module}.{name}`; "
+                f"{self.where}: refused, the pickle asks for `{module}.{name}`; "
                 "only numbers, text, numpy arrays, CSC matrices and chumpy arrays are read"
             )
         return _ALLOWED[module, name]

@@ -12,7 +12,8 @@ not_a_video      no container that can be opened, or a picture under a video's n
 no_video_stream  sound only (a cover picture is no video)
 no_frame_rate    the container does not say how fast
 no_frames        a video stream without frames
-truncated        fewer frames than promised, or one that cannot be decoded
+truncated        fewer frames than promised
+damaged          a frame in the middle that cannot be decoded as it was written, or is lost
 size_changed     frames of another size in the middle
 """
 
@@ -81,9 +82,11 @@ def read_frames(path: Location, start: int = 0, stop: int | None = None) -> Iter
     """The frames [start, stop), the same ones whether or not the decoder could seek.
 
     Raises VideoError: `truncated` when more than `TOLERANCE` of the asked frames that the container
-    promises are not there, or when one cannot be decoded.
+    promises are not there, `damaged` when one of a whole file cannot be decoded or is left out by
+    the decoder. No frame is given another one's index.
     """
-    info, times = _scan(path)
+    info, times, is_cut = _scan(path)
+    broken = "truncated" if is_cut else "damaged"
     expected = info.num_frames if stop is None else min(stop, info.num_frames)
     if not 0 <= start <= expected:
         raise ValueError(f"{path}: start {start} of {expected} frames")
@@ -91,7 +94,10 @@ def read_frames(path: Location, start: int = 0, stop: int | None = None) -> Iter
     try:
         for index, frame in islice(_decode(path, start, times), expected - start):
             if frame.is_corrupt:
-                raise VideoError(path, "truncated", f"frame {index} is damaged")
+                raise VideoError(path, broken, f"frame {index} is damaged")
+            if times is not None and index < len(times) and frame.pts != times[index]:
+                detail = f"frame {index} is lost: pts {frame.pts} where {times[index]} should be"
+                raise VideoError(path, broken, detail)
             rgb = _to_rgb(frame)
             if rgb.shape[:2] != (info.height, info.width):
                 detail = f"frame {index}: {rgb.shape[:2]}, was {(info.height, info.width)}"
@@ -100,7 +106,7 @@ def read_frames(path: Location, start: int = 0, stop: int | None = None) -> Iter
             yield Frame(index=index, timestamp=float(time), rgb=rgb)
             following = index + 1
     except av.FFmpegError as error:
-        raise VideoError(path, "truncated", f"frame {following}: {error}") from error
+        raise VideoError(path, broken, f"frame {following}: {error}") from error
     if following < expected - TOLERANCE or (following == start < expected):
         raise VideoError(path, "truncated", f"frame {following} of {expected} is not there")
 
@@ -123,22 +129,26 @@ def _decode(
         yield from islice(enumerate(container.decode(stream)), start, None)
 
 
-def _scan(path: Location) -> tuple[VideoInfo, list[int] | None]:
-    """The info, and the time of each frame in rising order where seeking can trust them."""
+def _scan(path: Location) -> tuple[VideoInfo, list[int] | None, bool]:
+    """The info, the time of each frame in rising order where seeking can trust them, and whether
+    the file ends before what it promises."""
     with _open(path) as (container, stream):
         can_seek = container.format.name in SEEKABLE
         rate = stream.average_rate or stream.guessed_rate
-        promised, codec = stream.frames, stream.codec_context.name
-        times = _packet_times(container, stream)
+        codec = stream.codec_context.name
+        packets = _read_packets(container, stream)
+        missing = _count_missing(stream, packets, float(rate or 0))
+    times = packets.shown
     if not rate:
         raise VideoError(path, "no_frame_rate")
     if not times:
-        raise VideoError(path, "truncated" if promised else "no_frames", f"0 of {promised}")
+        raise VideoError(path, "truncated" if missing else "no_frames", f"0 of {missing}")
     with _open(path) as (container, stream):
         try:
             first = next(iter(container.decode(stream)), None)
         except av.FFmpegError as error:
-            raise VideoError(path, "truncated", f"first frame: {error}") from error
+            reason = "truncated" if missing else "damaged"
+            raise VideoError(path, reason, f"first frame: {error}") from error
         if first is None:
             raise VideoError(path, "no_frames")
         height, width = _to_rgb(first).shape[:2]
@@ -147,19 +157,50 @@ def _scan(path: Location) -> tuple[VideoInfo, list[int] | None]:
         height=height,
         width=width,
         fps=float(rate),
-        num_frames=promised if promised > len(times) + TOLERANCE else len(times),
+        num_frames=len(times) + missing,
         codec=codec,
     )
     known = sorted(time for time in times if time is not None)
-    return info, known if can_seek and len(set(known)) == len(times) else None
+    return info, known if can_seek and len(set(known)) == len(times) else None, missing > 0
 
 
-def _packet_times(container: InputContainer, stream: VideoStream) -> list[int | None]:
-    """Presentation times of the packets that are shown, in ticks. Decodes nothing."""
-    times: list[int | None] = []
+@dataclass(frozen=True, kw_only=True)
+class _Packets:
+    """What the container holds of a stream. Times are in ticks."""
+
+    shown: list[int | None]
+    """Presentation times of the packets that a player shows."""
+    count: int
+    """With those that an edit list hides."""
+    end: int
+    """When the last one ends."""
+
+
+def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
+    """Decodes nothing."""
+    shown, count, end = list[int | None](), 0, 0
     with suppress(av.FFmpegError):  # of a cut file: the count is too small, `read_frames` says so
-        times.extend(p.pts for p in container.demux(stream) if p.size > 0 and not p.is_discard)
-    return times
+        for packet in container.demux(stream):
+            if packet.size > 0:
+                count += 1
+                end = max(end, (packet.pts or 0) + (packet.duration or 0))
+                if not packet.is_discard:
+                    shown.append(packet.pts)
+    return _Packets(shown=shown, count=count, end=end)
+
+
+def _count_missing(stream: VideoStream, packets: _Packets, rate: float) -> int:
+    """Frames that are promised and not there; a few may be, see `TOLERANCE`.
+
+    MP4 promises a number of frames, Matroska the stream's duration. Others promise nothing.
+    """
+    missing = stream.frames - packets.count
+    said = stream.metadata.get("DURATION", "")
+    if not stream.frames and said.count(":") == 2 and stream.time_base:
+        hours, minutes, seconds = said.split(":")
+        promised = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        missing = round((promised - float(packets.end * stream.time_base)) * rate)
+    return missing if missing > TOLERANCE else 0
 
 
 def _to_rgb(frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
@@ -194,6 +235,8 @@ def _open(path: Location) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(path, "no_video_stream")
         stream = streams[0]
         stream.codec_context.thread_count = 1
+        # Otherwise a decoder paints over what it could not read, and says nothing.
+        stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream
 
 

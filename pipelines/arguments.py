@@ -102,6 +102,10 @@ class ValidateArgs:
 
     folder: tyro.conf.Positional[Location]
     """Folder of shards and their manifest."""
+    workers: int = 0
+    """Processes that share the shards; 0: this one."""
+    strict: bool = False
+    """Warnings count as faults."""
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,10 @@ def read_pictures(frames: tuple[FrameRef, ...]) -> Iterator[UInt8[np.ndarray, "h
     at = 0
     while at < len(frames):
         path = frames[at].path
+        if frames[at].span is not None:
+            yield _read_span(frames[at])
+            at += 1
+            continue
         if frames[at].index is None:
             bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if bgr is None:
@@ -144,6 +148,21 @@ def read_pictures(frames: tuple[FrameRef, ...]) -> Iterator[UInt8[np.ndarray, "h
         wanted = [int(frame.index or 0) for frame in frames[at:stop]]
         yield from _read_video(path, wanted)
         at = stop
+
+
+def _read_span(frame: FrameRef) -> UInt8[np.ndarray, "h w 3"]:
+    offset, size = frame.span or (0, 0)
+    try:
+        with frame.path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise SourceError(f"{frame.path}: cannot be read ({error})") from error
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if bgr is None:
+        raise SourceError(f"{frame.path}: the picture at byte {offset} cannot be decoded")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def _read_video(path: Path, wanted: list[int]) -> Iterator[np.ndarray]:

@@ -44,6 +44,7 @@ from pipelines.committed import (
 from pipelines.cutting import ClipCutter, short_name
 from pipelines.locking import open_output
 from pipelines.records import (
+    Damaged,
     Filtered,
     Record,
     Source,
@@ -67,6 +68,8 @@ class UnitOutcome(Committed):
     filtered: dict[str, int] = field(default_factory=dict)
     """Frames by reason."""
     quarantined: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+    """Written frames of which labels were set aside, by what the source says of it."""
     errors: list[dict[str, Any]] = field(default_factory=list)
     """Of quarantined records: name, frames, message."""
     seconds: float = 0.0
@@ -184,6 +187,7 @@ class Ingestion:
         """Read, check, cut and write. An error of a record ends in the outcome. WriteError."""
         start, name = time.monotonic(), shard_name(self.source, self.config.split, unit)
         filtered: Counter[str] = Counter()
+        notes: Counter[str] = Counter()
         errors: list[dict[str, Any]] = []
         written = 0
         path = self.config.out / f"{name}.tar"
@@ -192,6 +196,7 @@ class Ingestion:
                 for record in self._read(unit, filtered, errors):
                     kept, error = self._add(writer, record)
                     written += kept
+                    notes.update(dict.fromkeys(record.notes, kept))
                     if error:
                         lost = len(record.frames) - kept
                         errors.append({"name": record.name, "frames": lost, "message": error})
@@ -208,6 +213,7 @@ class Ingestion:
             written=written,
             filtered=dict(sorted(filtered.items())),
             quarantined=quarantined,
+            notes=dict(sorted(notes.items())),
             errors=errors,
             clips=info.num_clips if info else 0,
             sha256=info.sha256 if info else "",
@@ -223,12 +229,15 @@ class Ingestion:
             for item in self.source.read_unit(self.config.root, self.config.split, unit):
                 if isinstance(item, Filtered):
                     filtered[item.reason] += item.num_frames
+                elif isinstance(item, Damaged):
+                    error = {"name": item.name, "frames": item.num_frames}
+                    errors.append(error | {"message": item.message})
                 else:
                     yield item
-        except Exception as error:
+        except Exception as raised:
             # One broken file must not stop the other units, whatever a source did not foresee in
             # it. How many frames it would have had is not known.
-            errors.append({"name": unit, "frames": 0, "message": _describe(error)})
+            errors.append({"name": unit, "frames": 0, "message": _describe(raised)})
             log.debug("%s", unit, exc_info=True)
 
     def _add(self, writer: ShardWriter, record: Record) -> tuple[int, str]:
@@ -254,8 +263,10 @@ def _write_summary(
 ) -> int:
     """Manifest and quarantine list, from the markers alone."""
     filtered: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     for outcome in outcomes:
         filtered.update(outcome.filtered)
+        notes.update(outcome.notes)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "source": settings["source"],
@@ -269,6 +280,7 @@ def _write_summary(
             "filtered": dict(sorted(filtered.items())),
             "quarantined": sum(o.quarantined for o in outcomes),
         },
+        "label_counts": dict(sorted(notes.items())),
         "shards": [
             {"name": f"{o.name}.tar", "clips": o.clips, "frames": o.written, "sha256": o.sha256}
             for o in outcomes
@@ -289,7 +301,9 @@ def summary_line(manifest: dict[str, Any]) -> str:
     """What became of the frames, for people: an output without clips must not look like one."""
     counts = manifest["frame_counts"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts["filtered"].items())
+    labels = manifest.get("label_counts", {})
+    notes = "".join(f"; {count} {note}" for note, count in labels.items())
     return (
         f"{manifest['clips']} clips of {counts['written']} frames written; filtered: "
-        f"{reasons or 'none'}; quarantined: {counts['quarantined']}"
+        f"{reasons or 'none'}; quarantined: {counts['quarantined']}{notes}"
     )

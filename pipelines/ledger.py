@@ -63,6 +63,8 @@ class Outcome(Committed):
     written_tracks: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
     """Tracks that were dropped, by reason."""
+    track_quality: list[dict[str, Any]] = field(default_factory=list)
+    """Of each that was kept: frames, quality, first and last box (`pipelines/track_report.py`)."""
     hands: list[dict[str, Any]] = field(default_factory=list)
     """Of each side of each person, where hands are cut: `extpose.detect.hand_tracks.HandCount`."""
     clip_frames: int = 0

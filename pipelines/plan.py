@@ -22,6 +22,7 @@ from pipelines.committed import Survey, clear_for, survey
 from pipelines.detections import detection_settings
 from pipelines.ledger import Outcome, Unit, add_counts
 from pipelines.probing import Failed, Known, Probed, probe_videos
+from pipelines.track_report import link_units, sum_tracks
 
 PIPELINE_VERSION = 1
 """Raised whenever the same settings give other bytes."""
@@ -199,6 +200,9 @@ def make_manifest(
         ],
         "video_counts": {"videos": len(videos), **counts},
         "frame_counts": totals,
+        "track_counts": sum_tracks(
+            [track for outcome in outcomes for track in outcome.track_quality]
+        ),
         "videos": entries,
     }
 
@@ -215,7 +219,9 @@ def _video_entry(video: PlannedVideo, outcome_of: Callable[[Unit], Outcome]) -> 
         entry["hands"] = hands
     statuses = {outcome.status for outcome in outcomes}
     status = next(s for s in ("quarantined", "written", "filtered") if s in statuses)
-    return entry | {"status": status, **add_counts(outcomes)}
+    parts = zip(video.units, outcomes, strict=True)
+    links = link_units([(unit.name, unit.start, outcome.track_quality) for unit, outcome in parts])
+    return entry | {"status": status, **add_counts(outcomes), "continued_tracks": links}
 
 
 def quarantine_rows(

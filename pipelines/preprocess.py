@@ -58,6 +58,7 @@ from pipelines.stages.detect import Detect, DetectorSpec
 from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
+from pipelines.track_report import say_tracks
 
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
@@ -201,4 +202,6 @@ def _write_summary(
     write_text(config.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for row in rows:
         log.warning("quarantined: %s: %s: %s", row["path"], row["reason"], row["message"])
+    num_links = sum(len(video.get("continued_tracks", ())) for video in manifest["videos"])
+    log.info("%s", say_tracks(manifest["track_counts"], num_links))
     return 3 if rows else 0

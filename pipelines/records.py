@@ -34,7 +34,9 @@ class FrameRef:
     path: Path
     """An image, or a video."""
     index: int | None = None
-    """The frame of the video; None: `path` is an image."""
+    """The frame of the video; None: `path` is an image, or holds one."""
+    span: tuple[int, int] | None = None
+    """Offset and size, in bytes, of an image inside a tar; it is taken as stored (no EXIF turn)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class Record:
     gender: Gender = "neutral"
     evidence: str = "annotated"
     """What made the track's keypoints: `annotated`, `openpose`, ..., `none`."""
+    notes: tuple[str, ...] = ()
+    """Labels that the source set aside, each in a word or two: they are counted."""
 
     def __post_init__(self) -> None:
         """Check what shapes alone cannot."""
@@ -88,6 +92,17 @@ class Filtered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Damaged:
+    """Frames that cannot be read, where the others of their unit can: they are quarantined."""
+
+    name: str
+    num_frames: int
+    """0 where nobody can know."""
+    message: str
+    """Names the file, the key and the values."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """One data set. A source's file ends with its `SOURCE = Source(...)`."""
 
@@ -96,7 +111,7 @@ class Source:
     list_units: Callable[[Path, Split], list[str]]
     """(root, split) to the names of the units, sorted: cheap, reads lists and folders only.
     Raises SourceError naming the missing file or folder."""
-    read_unit: Callable[[Path, Split, str], Iterator[Record | Filtered]]
+    read_unit: Callable[[Path, Split, str], Iterator[Record | Filtered | Damaged]]
     """(root, split, unit) to its people, the same ones in the same order each time. Raises
     SourceError naming file, key and both values."""
     layout: str

@@ -145,7 +145,7 @@ def run_validate(args: list[str], verb: Verb) -> int:
     options = parsing.parse(ValidateArgs, args, verb)
     from pipelines.validate import validate
 
-    return validate(options.folder)
+    return validate(options.folder, workers=options.workers, strict=options.strict)
 
 
 def run_explain(args: list[str], verb: Verb) -> int:
@@ -231,7 +231,7 @@ VERBS: dict[str, Verb] = {
     ),
     "validate": Verb(
         "Check shards against the contract and their manifest.",
-        "extpose validate data/walk",
+        "extpose validate data/walk --workers 8",
         run_validate,
     ),
 }

@@ -45,6 +45,14 @@ MAX_STEM = 40
 """Characters of a video's name that its id keeps (tar headers have room for 100 in a member)."""
 
 
+class MissingFramesError(ValueError):
+    """The pictures ended before the track."""
+
+
+class FrameSizeError(ValueError):
+    """A picture of another size than the video's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipOrigin:
     """What all clips of one video share; the fields are those of `ClipMeta`."""
@@ -132,7 +140,7 @@ class ClipBuilder:
         if self.is_complete:
             raise ValueError(f"track {self.track.track_id} has {frame} frames, one more was given")
         if rgb.shape[:2] != self.origin.image_size:
-            raise ValueError(
+            raise FrameSizeError(
                 f"frame {self.track.first_frame + frame}: size {rgb.shape[:2]}, "
                 f"expected {self.origin.image_size}"
             )
@@ -156,7 +164,7 @@ class ClipBuilder:
         """The clip. Raises ValueError when frames are missing."""
         track, origin = self.track, self.origin
         if not self.is_complete:
-            raise ValueError(
+            raise MissingFramesError(
                 f"track {track.track_id}: {len(self._rgb)} frames given, {track.num_frames} needed"
             )
         return Clip(
@@ -221,7 +229,8 @@ def cut_clips(
 
     The side of a hand is that of its `HandTrack`, whatever `origin` says.
     Not more than one unfinished clip a person is in memory. Reading stops after the last clip's
-    last frame. Raises ValueError when the frames end before.
+    last frame. Raises MissingFramesError when the frames end before, FrameSizeError for one of
+    another size, and ValueError for a track whose boxes or keypoints cannot be cut out.
     """
     waiting = [piece for track in tracks for piece in split_track(track, max_frames)]
     waiting.sort(key=lambda piece: (piece.first_frame, piece.track_id))
@@ -240,7 +249,8 @@ def cut_clips(
         if not waiting and not active:
             return
     if waiting or active:
-        raise ValueError(f"{len(waiting) + len(active)} clips miss frames: the frames ended before")
+        message = f"{len(waiting) + len(active)} clips miss frames: the frames ended before"
+        raise MissingFramesError(message)
 
 
 def redraw_skeleton(

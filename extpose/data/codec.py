@@ -8,14 +8,16 @@ Axes    t frames   k keypoints of the evidence   p keypoints of the labels   v v
 
 import io
 import json
+import math
 import types
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from extpose.data.faults import Fault, FaultKind
 from extpose.errors import ShardError
 from extpose.keypoints import NUM_KEYPOINTS
 from extpose.schema import (
@@ -77,7 +79,8 @@ def encode_clip(clip: Clip) -> dict[str, bytes]:
     meta = json.loads(json.dumps(asdict(clip.meta)))
     if len(clip.key) > MAX_KEY:
         raise ShardError(f"{clip.key}: key of {len(clip.key)} characters, at most {MAX_KEY}")
-    _check_arrays(arrays, _parse_meta(meta, clip.key), clip.num_frames, clip.key)
+    _raise_first(_find_meta_faults(meta), clip.key)
+    _raise_first(find_array_faults(arrays, clip.meta, clip.num_frames), clip.key)
     buffer = io.BytesIO()
     np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})  # type: ignore[arg-type]
     images = [image for pair in zip(clip.rgb, clip.skeleton, strict=True) for image in pair]
@@ -124,40 +127,72 @@ def decode_head(
     meta_bytes: bytes, npz_bytes: bytes, num_frames: int, where: str
 ) -> tuple[ClipMeta, dict[str, np.ndarray]]:
     """What a clip has besides pictures, checked: its meta data, and its arrays by stored name."""
-    try:
-        meta_json = json.loads(meta_bytes)
-    except ValueError as error:
-        raise ShardError(f"{where}: {META}: not JSON ({error})") from error
-    try:
-        with np.load(io.BytesIO(npz_bytes), allow_pickle=False) as npz:
-            arrays = dict(npz)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ShardError(f"{where}: {ARRAYS}: not readable ({error})") from error
-    meta = _parse_meta(meta_json, where)
-    _check_arrays(arrays, meta, num_frames, where)
+    meta, faults = read_meta(meta_bytes)
+    _raise_first(faults, where)
+    arrays, faults = read_arrays(npz_bytes)
+    _raise_first(faults, where)
+    assert meta is not None, "there is meta data, or a fault"
+    _raise_first(find_array_faults(arrays, meta, num_frames), where)
     return meta, arrays
 
 
-def _parse_meta(value: Any, where: str) -> ClipMeta:
-    """JSON to `ClipMeta`; refuses other versions first, then other fields, then other types."""
+def _raise_first(faults: Iterable[Fault], where: str) -> None:
+    for fault in faults:
+        raise ShardError(f"{where}: {fault}")
+
+
+def read_meta(data: bytes) -> tuple[ClipMeta | None, list[Fault]]:
+    """Meta data of its member's bytes; None and the faults where it breaks the contract."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        return None, [Fault(kind="bad_meta", message=f"{META}: not JSON ({error})")]
+    faults = list(_find_meta_faults(value))
+    if faults:
+        return None, faults
+    return ClipMeta(**value | {"image_size": tuple(value["image_size"])}), []
+
+
+def read_arrays(data: bytes) -> tuple[dict[str, np.ndarray], list[Fault]]:
+    """Arrays of their member's bytes, or the fault. Never unpickles."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as npz:
+            return dict(npz), []
+    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        kind: FaultKind = "pickle_member" if "allow_pickle" in str(error) else "bad_arrays"
+        return {}, [Fault(kind=kind, message=f"{ARRAYS}: not readable ({error})")]
+
+
+def _find_meta_faults(value: Any) -> Iterator[Fault]:
+    """Another version first, and alone; then other fields; then other types and values."""
     if not isinstance(value, dict):
-        raise ShardError(f"{where}: {META}: a JSON object is expected, got {type(value).__name__}")
+        message = f"{META}: a JSON object is expected, got {type(value).__name__}"
+        yield Fault(kind="bad_meta", message=message)
+        return
     version = value.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise ShardError(
-            f"{where}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}"
-        )
+    if type(version) is not int or version != SCHEMA_VERSION:
+        message = f"schema_version is {version!r}, this code reads {SCHEMA_VERSION}"
+        yield Fault(kind="schema_version", message=message)
+        return
     hints = get_type_hints(ClipMeta)
     if value.keys() != hints.keys():
         missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
-        raise ShardError(f"{where}: {META}: missing {missing}, unknown {unknown}")
-    for name, hint in hints.items():
-        if not _matches(value[name], hint):
-            raise ShardError(f"{where}: {META}: {name} is {value[name]!r}, expected {hint}")
-    if not (value["crop_size"] >= value["skeleton_size"] > 0 and value["fps"] > 0):
-        sizes = {name: value[name] for name in ("crop_size", "skeleton_size", "fps")}
-        raise ShardError(f"{where}: {META}: {sizes}, expected crop >= skeleton > 0 and fps > 0")
-    return ClipMeta(**value | {"image_size": tuple(value["image_size"])})
+        yield Fault(kind="bad_meta", message=f"{META}: missing {missing}, unknown {unknown}")
+        return
+    wrong = [name for name, hint in hints.items() if not _matches(value[name], hint)]
+    for name in wrong:
+        message = f"{META}: {name} is {value[name]!r}, expected {hints[name]}"
+        yield Fault(kind="bad_meta", message=message)
+    if wrong:
+        return
+    if not (value["fps"] > 0 and math.isfinite(value["fps"])):
+        yield Fault(kind="fps", message=f"{META}: fps is {value['fps']}, must be positive")
+    if not value["crop_size"] >= value["skeleton_size"] > 0:
+        sizes = {name: value[name] for name in ("crop_size", "skeleton_size")}
+        yield Fault(kind="bad_meta", message=f"{META}: {sizes}, expected crop >= skeleton > 0")
+    if min(value["image_size"]) < 1:
+        message = f"{META}: image_size is {value['image_size']}, must be positive"
+        yield Fault(kind="bad_meta", message=message)
 
 
 def _matches(value: object, hint: Any) -> bool:
@@ -178,10 +213,10 @@ def _matches(value: object, hint: Any) -> bool:
     return type(value) is hint
 
 
-def _check_arrays(
-    arrays: Mapping[str, np.ndarray], meta: ClipMeta, num_frames: int, where: str
-) -> None:
-    """Refuse other arrays, dtypes and shapes than the contract's, and values that mean nothing."""
+def find_array_faults(
+    arrays: Mapping[str, np.ndarray], meta: ClipMeta, num_frames: int
+) -> Iterator[Fault]:
+    """Other arrays, dtypes and shapes than the contract's, and values that mean nothing."""
     expected = dict(_INPUTS)
     if any(name.startswith("target.") for name in arrays):
         expected |= _TARGETS
@@ -190,7 +225,8 @@ def _check_arrays(
     if arrays.keys() != expected.keys():
         missing = sorted(expected.keys() - arrays.keys())
         unknown = sorted(arrays.keys() - expected.keys())
-        raise ShardError(f"{where}: {ARRAYS}: missing {missing}, unknown {unknown}")
+        yield Fault(kind="bad_arrays", message=f"{ARRAYS}: missing {missing}, unknown {unknown}")
+        return
     axes = {
         "t": num_frames,
         "k": NUM_KEYPOINTS[meta.keypoint_set],
@@ -199,19 +235,29 @@ def _check_arrays(
         "v": next(iter(arrays.get("target.vertices", np.empty(0)).shape[1:2]), 0),
     }
     for name, (dtype, symbols) in expected.items():
-        array = np.asarray(arrays[name])
         shape = tuple(axes[s] if isinstance(s, str) else s for s in symbols)
-        if array.dtype != dtype or array.shape != shape:
-            raise ShardError(
-                f"{where}: {name} is {array.dtype} {array.shape}, expected {dtype.__name__} {shape}"
-            )
-        if not np.isfinite(array).all():
-            raise ShardError(f"{where}: {name} has values that are not finite")
-    for name in ("keypoints_2d", "target.keypoints_2d", "target.keypoints_3d"):
-        if name in arrays:
-            low, high = arrays[name][..., -1].min(), arrays[name][..., -1].max()
-            if low < 0 or high > 1:
-                raise ShardError(f"{where}: {name} has confidences {low} to {high}, allowed 0 to 1")
+        yield from _find_value_faults(name, np.asarray(arrays[name]), dtype, shape)
+
+
+_WITH_CONFIDENCE = ("keypoints_2d", "target.keypoints_2d", "target.keypoints_3d")
+
+
+def _find_value_faults(
+    name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]
+) -> Iterator[Fault]:
+    if array.dtype != dtype or array.shape != shape:
+        message = f"{name} is {array.dtype} {array.shape}, expected {dtype.__name__} {shape}"
+        yield Fault(kind="dtype_or_shape", message=message)
+    elif not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        place = tuple(bad[0].tolist())
+        message = f"{name} has values that are not finite: {len(bad)}, {array[place]} at {place}"
+        yield Fault(kind="not_finite", message=message)
+    elif name in _WITH_CONFIDENCE:
+        low, high = array[..., -1].min(), array[..., -1].max()
+        if low < 0 or high > 1:
+            message = f"{name} has confidences {low} to {high}, allowed 0 to 1"
+            yield Fault(kind="confidence", message=message)
 
 
 def assemble(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from extpose.config import PreprocessConfig
-from extpose.data.clip import ClipOrigin, cut_clips
+from extpose.data.clip import ClipOrigin, FrameSizeError, MissingFramesError, cut_clips
 from extpose.data.shards import ShardInfo, ShardWriter
 from extpose.detect.people import Track
 from extpose.errors import ExtPoseError, VideoError
@@ -85,6 +85,7 @@ class Packer:
             tracks=len(tracks) + reasons.total(),
             written_tracks=len(tracks),
             filtered_tracks=dict(sorted(reasons.items())),
+            track_quality=json.loads(str(arrays["entries"])) if "entries" in arrays else [],
             frame_spans=_runs(unit.start, fates),
             track_spans=_track_spans(arrays),
             hands=json.loads(str(arrays["hands"])) if "hands" in arrays else [],
@@ -125,8 +126,12 @@ class Packer:
                 skeleton=self.config.skeleton,
                 max_frames=self.config.clip_frames,
             )
-        except ValueError as error:
+        except MissingFramesError as error:
             raise VideoError(unit.path, "truncated", str(error)) from error
+        except FrameSizeError as error:
+            raise VideoError(unit.path, "size_changed", str(error)) from error
+        except ValueError as error:
+            raise VideoError(unit.path, "bad_track", str(error)) from error
 
 
 def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:

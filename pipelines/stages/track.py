@@ -1,5 +1,6 @@
 """Detections of a unit to people over time."""
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from extpose.config import DetectConfig
 from extpose.detect.people import Detections, IdentifiedDetections
+from extpose.detect.quality import measure_tracks
 from extpose.detect.track import link_tracks
 from pipelines.rows import fail, pack_arrays, unpack_arrays
+from pipelines.track_report import describe_track
 from pipelines.track_rows import bundle_tracks
 
 
@@ -23,9 +26,15 @@ def track(row: dict[str, Any], *, config: DetectConfig) -> dict[str, Any]:
         result = link_tracks(
             _frames(detections, row["start"]), config, (row["height"], row["width"])
         )
-        bundle = pack_arrays(
-            **bundle_tracks(result.tracks, result.filtered, len(detections["counts"]))
+        num_frames = len(detections["counts"])
+        quality = measure_tracks(
+            result.tracks,
+            image_size=(row["height"], row["width"]),
+            frames=(row["start"], row["start"] + num_frames),
         )
+        entries = list(map(describe_track, result.tracks, quality))
+        arrays = bundle_tracks(result.tracks, result.filtered, num_frames)
+        bundle = pack_arrays(**arrays, entries=np.array(json.dumps(entries)))
     except Exception as error:
         return fail(row, error)
     rest = {name: value for name, value in row.items() if name != "detections"}

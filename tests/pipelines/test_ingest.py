@@ -24,6 +24,7 @@ from pipelines.ingest import ingest, summary_line
 from pipelines.ledger import WriteError
 from pipelines.records import Filtered, FrameRef, Record, Source, SourceError, empty_targets
 from pipelines.validate import validate
+from tests.pipelines.sources.bodies import make_world
 
 SIZE = (120, 160)
 K = np.float32([[200, 0, 80], [0, 200, 60], [0, 0, 1]])
@@ -32,7 +33,9 @@ K = np.float32([[200, 0, 80], [0, 200, 60], [0, 0, 1]])
 def make_record(name: str, root: Path, num_frames: int = 5, *, scale: float = 1.0) -> Record:
     """A person who stands before the camera; pictures are below `root`."""
     rng = np.random.default_rng(len(name))
-    points = rng.uniform(-0.5, 0.5, (num_frames, 44, 3)) + np.array([0, 0, 3.0])
+    person = make_world(seed=len(name), num_frames=1).people[0].keypoints_cam
+    away = person[0].mean(0) - [0, 0, 3.0]
+    points = person - away + rng.uniform(-0.01, 0.01, (num_frames, 44, 3))
     pixels = points @ K.T
     pixels = (pixels[..., :2] / pixels[..., 2:]).astype(np.float32)
     ones = np.ones((num_frames, 44, 1), np.float32)
