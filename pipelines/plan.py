@@ -22,6 +22,11 @@ from pipelines.ledger import Outcome, Unit, add_counts
 
 PIPELINE_VERSION = 1
 """Raised whenever the same settings give other bytes."""
+WORK_SETTINGS = (
+    "num_detectors", "max_detectors", "gpus_per_detector", "max_memory", "frame_seconds", "tries",
+    "stall_seconds",
+)  # fmt: skip
+"""How the work is done decides no byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class PlannedVideo:
 def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
     """What decides the content of shards, besides the videos. `detector` is its identity."""
     settings = asdict(config)
-    for name in ("source", "out", "num_detectors", "gpus_per_detector"):
+    for name in ("source", "out", *WORK_SETTINGS):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
     return {"versions": versions, "detector": detector, **settings}
@@ -56,8 +61,9 @@ def plan_videos(
     for name, high in (("unit_frames", 1 << 20), ("clip_frames", MAX_CLIP_FRAMES)):
         if not 1 <= getattr(config, name) <= high:
             raise ValueError(f"{name} is {getattr(config, name)}, allowed 1 to {high}")
-    if config.num_detectors < 1:
-        raise ValueError(f"num_detectors is {config.num_detectors}, it must be at least 1")
+    for name in ("num_detectors", "tries", "frame_seconds", "stall_seconds"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}, it must be above 0")
     seen: dict[str, str] = {}
     return [_plan_video(path, config.unit_frames, settings, seen) for path in paths]
 

@@ -9,13 +9,15 @@ stages, never frames: memory does not grow with the videos. Units run in any ord
 workers, killed runs go on where they were, and the shards have the same bytes every time.
 
 Below `out`: `<video>-<first frame>.tar`, `manifest.json` (what became of every video and frame),
-`quarantine.jsonl` (what could not be used, and why), `done/` (a marker a unit).
+`quarantine.jsonl` (what could not be used, and why), `timing.json` (where the time went), `done/`
+(a marker a unit).
 """
 
 import functools
 import hashlib
 import json
 import logging
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -35,14 +37,19 @@ from pipelines.ledger import (
     WriteError,
     open_output,
     read_outcome,
+    write_outcome,
     write_text,
 )
+from pipelines.memory import WorkSize, size_of_work
 from pipelines.plan import PlannedVideo, make_manifest, plan_videos, quarantine_rows, settings_of
+from pipelines.rows import quarantine
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
 from pipelines.stages.detect import Detect, Detector, DetectorSpec
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
+from pipelines.timing import Clock, time_run, timing_table, write_timing
+from pipelines.watching import lost, watched_rows
 
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
@@ -65,6 +72,7 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     if not videos_found:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
     settings = settings_of(config, f"{spec.name} {spec.identity}")
+    begun = time.monotonic()
     with open_output(config.out):
         videos = plan_videos(tqdm(videos_found, desc="plan", unit="video"), config, settings)
         units = [unit for video in videos for unit in video.units]
@@ -72,43 +80,79 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         missing = [unit for unit in units if read_outcome(config.out, unit) is None]
         missing += [unit for unit in units if _is_quarantined(config, unit)]
         log.info("%d units, %d to do", len(units), len(missing))
+        planned = started = time.monotonic()
         if missing:
-            with ray_session():
-                _run(missing, config, spec)
+            size = size_of_work(missing, config)
+            with ray_session(object_store_memory=size.object_store):
+                started = time.monotonic()
+                _run(missing, config, spec, size)
+                clock = Clock(begun=begun, planned=planned, started=started, done=time.monotonic())
+            _write_timing(missing, config, clock, size)
         return _write_summary(videos, config, settings)
 
 
-def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:
+def build_graph(
+    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
+) -> Dataset:
     """The line: units in, what `pack` says of each out."""
-    size = min(config.num_detectors, len(units))
+    at_once = TaskPoolStrategy(size=size.most_detectors)
+    again = config.tries - 1
     return (
         ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
         .map(
             Detect,
             fn_constructor_args=(config.detect, spec),
-            compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+            fn_constructor_kwargs={"limit": config.frame_seconds, "tries": config.tries},
+            compute=ActorPoolStrategy(
+                min_size=size.detectors,
+                max_size=size.most_detectors,
+                max_tasks_in_flight_per_actor=1,
+            ),
             num_cpus=CPUS_PER_DETECTOR,
             num_gpus=config.gpus_per_detector or None,
+            max_task_retries=again,
         )
-        .map(functools.partial(track, config=config.detect), compute=TaskPoolStrategy(size=size))
+        .map(
+            functools.partial(track, config=config.detect),
+            compute=at_once,
+            max_retries=again,
+        )
         .map(
             functools.partial(pack, config=config, detector=spec.name),
-            compute=TaskPoolStrategy(size=size),
+            compute=at_once,
+            max_retries=again,
         )
     )
 
 
-def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> None:
-    DataContext.get_current().enable_progress_bars = False
+def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # A block is a unit: one whose workers die again and again is dropped, and the others go on.
+    context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = -1  # `watched_rows` sees more, and names the units
     total = sum(unit.num_frames for unit in units)
     try:
         with tqdm(total=total, desc="preprocess", unit="frame") as bar:
-            for row in build_graph(units, config, spec).iter_rows():
+            rows = build_graph(units, config, spec, size).iter_rows()
+            for row in watched_rows(rows, units, limit=config.stall_seconds):
                 if row["write_error"]:
                     raise WriteError(row["write_error"])
                 bar.update(row["frames"])
     except RayError as error:
         raise ExtPoseError(f"preprocessing stopped: {error}") from error
+    for unit in units:
+        if read_outcome(config.out, unit) is None:
+            write_outcome(config.out, quarantine(unit, lost(config.tries)))
+
+
+def _write_timing(
+    units: list[Unit], config: PreprocessConfig, clock: Clock, size: WorkSize
+) -> None:
+    outcomes = [outcome for unit in units if (outcome := read_outcome(config.out, unit))]
+    timing = time_run(outcomes, clock, detectors=size.detectors)
+    write_timing(config.out, timing)
+    log.info("%s", timing_table(timing))
 
 
 def person_detector() -> DetectorSpec:

@@ -13,8 +13,11 @@ MIN_LOGICAL_CPUS = 4
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Use the cluster of `RAY_ADDRESS` or of the running session; else start a local one."""
+def ray_session(*, object_store_memory: int | None = None) -> Iterator[None]:
+    """Use the cluster of `RAY_ADDRESS` or of the running session; else start a local one.
+
+    `object_store_memory`: bytes, for a local one; None: Ray's choice.
+    """
     if ray.is_initialized():
         yield
         return
@@ -29,6 +32,7 @@ def ray_session() -> Iterator[None]:
         return
     temp_dir = tempfile.mkdtemp(prefix="extpose-ray-")
     ray.init(
+        object_store_memory=object_store_memory,
         num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,

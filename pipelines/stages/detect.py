@@ -1,20 +1,28 @@
-"""Frames of a unit to detections. The detector lives in this stage's actors and nowhere else."""
+"""Frames of a unit to detections. The detector lives in child processes of this stage's actors.
 
+A detector that raises or gives arrays that cannot be true costs its unit; so does one that hangs
+or takes its process down, again and again. In each case the unit's error names the frame.
+"""
+
+import functools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from extpose.config import DetectConfig
 from extpose.detect.people import Detections
+from extpose.errors import ExtPoseError
 from extpose.video import read_frames
-from pipelines.rows import fail, pack_arrays
+from pipelines.rows import Failure, fail_with, failure_of, pack_arrays
+from pipelines.watched import Beat, Watched, WorkDied
 
 T = TypeVar("T")
 PREFETCH = 4
@@ -29,6 +37,17 @@ class Detector(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchDetector(Protocol):
+    """A detector that is faster on several frames at once."""
+
+    batch_size: int
+
+    def detect_batch(self, images: list[np.ndarray]) -> list[Detections]:
+        """All people of each of up to `batch_size` RGB frames of one size."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class DetectorSpec:
     """How an actor gets its detector, and what the detector is called in clips and hashes."""
@@ -37,31 +56,106 @@ class DetectorSpec:
     identity: str
     """Hash of the weights."""
     build: Callable[[DetectConfig], Detector]
+    """Importable by name: it is called in another process."""
+
+
+class DetectorError(ExtPoseError):
+    """A detector gave something that cannot be true."""
 
 
 class Detect:
     """Adds the detections of a unit's frames to its row."""
 
-    def __init__(self, config: DetectConfig, spec: DetectorSpec) -> None:
-        self.detector = spec.build(config)
+    def __init__(
+        self, config: DetectConfig, spec: DetectorSpec, *, limit: float = 120.0, tries: int = 3
+    ) -> None:
+        """`limit`: seconds for one frame; `tries`: deaths of the detector that a unit may cause.
+
+        Raises ExtPoseError when the detector cannot be built.
+        """
+        build = functools.partial(_build, config, spec)
+        self.detector = Watched(build, limit=limit, tries=tries)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Unit to unit with `detections`, a bundle of arrays; or with an error."""
         start = time.monotonic()
         try:
-            frames = prefetch(read_frames(Path(row["path"]), row["start"], row["stop"]), PREFETCH)
-            found = [(frame.timestamp, self.detector(frame.rgb)) for frame in frames]
+            result = self.detector(row)
+        except WorkDied as error:
+            result = Failure(
+                reason=f"detector_{error.reason}", message=str(error), traceback=error.where
+            )
+        if isinstance(result, Failure):
+            return fail_with(row, result)
+        return row | {"detections": result, "seconds_detect": time.monotonic() - start}
+
+    def close(self) -> None:
+        """End the detector's process."""
+        self.detector.close()
+
+
+def _build(config: DetectConfig, spec: DetectorSpec) -> Callable[[Any, Beat], bytes | Failure]:
+    return functools.partial(detect_unit, spec.build(config))
+
+
+def detect_unit(detector: Detector, row: dict[str, Any], beat: Beat) -> bytes | Failure:
+    """The detections of the unit's frames as a bundle of arrays, or why there are none."""
+    times: list[float] = []
+    people: list[Detections] = []
+    frames = prefetch(read_frames(Path(row["path"]), row["start"], row["stop"]), PREFETCH)
+    size = detector.batch_size if isinstance(detector, BatchDetector) else 1
+    next_frame = row["start"]
+    while True:
+        beat(f"frame {next_frame}: decoder")
+        try:
+            batch = list(islice(frames, size))
         except Exception as error:
-            return fail(row, error)
-        people = [detections for _, detections in found]
-        bundle = pack_arrays(
-            timestamps=np.array([timestamp for timestamp, _ in found], np.float64),
-            counts=np.array([len(p.scores) for p in people], np.int64),
-            bbox_xyxy=np.concatenate([p.bbox_xyxy for p in people]),
-            scores=np.concatenate([p.scores for p in people]),
-            keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
-        )
-        return row | {"detections": bundle, "seconds_detect": time.monotonic() - start}
+            return failure_of(error)
+        if not batch:
+            break
+        beat(f"frame {next_frame}: detector")
+        try:
+            found = _detect(detector, [frame.rgb for frame in batch])
+        except Exception as error:
+            failure = failure_of(error)
+            return replace(failure, message=f"frame {next_frame}: {failure.message}")
+        people += found
+        times += [frame.timestamp for frame in batch]
+        next_frame += len(batch)
+    return pack_arrays(
+        timestamps=np.array(times, np.float64),
+        counts=np.array([len(p.scores) for p in people], np.int64),
+        bbox_xyxy=np.concatenate([p.bbox_xyxy for p in people]),
+        scores=np.concatenate([p.scores for p in people]),
+        keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
+    )
+
+
+def _detect(detector: Detector, images: list[np.ndarray]) -> list[Detections]:
+    """One frame, or a batch where the detector takes them; nothing untrue passes."""
+    if isinstance(detector, BatchDetector):
+        found = detector.detect_batch(images)
+        if len(found) != len(images):
+            raise DetectorError(f"the detector answers {len(found)} of {len(images)} frames")
+    else:
+        found = [detector(image) for image in images]
+    for detections in found:
+        check_detections(detections)
+    return found
+
+
+def check_detections(detections: Detections) -> None:
+    """Raises DetectorError, which names the field, for shapes or values that cannot be true."""
+    num, num_keypoints = len(detections.scores), (*detections.keypoints_2d.shape, 0, 0)[1]
+    shapes = {"scores": (num,), "bbox_xyxy": (num, 4), "keypoints_2d": (num, num_keypoints, 3)}
+    for name, shape in shapes.items():
+        value = getattr(detections, name)
+        if value.shape != shape:
+            raise DetectorError(f"{name} has shape {value.shape}, expected {shape}")
+        if value.dtype != np.float32:
+            raise DetectorError(f"{name} is {value.dtype}, expected float32")
+        if not np.isfinite(value).all():
+            raise DetectorError(f"{name} has {int((~np.isfinite(value)).sum())} values not finite")
 
 
 def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:

@@ -18,7 +18,7 @@ from extpose.errors import VideoError
 from extpose.schema import Clip
 from extpose.video import read_frames
 from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
-from pipelines.rows import Failure, failure_of, unit_of, unpack_arrays
+from pipelines.rows import Failure, failure_of, quarantine, unit_of, unpack_arrays
 
 
 def pack(row: dict[str, Any], *, config: PreprocessConfig, detector: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Packer:
             except Exception as error:
                 failure = failure_of(error)
         if outcome is None or failure is not None:
-            outcome = _quarantine(unit, failure)
+            outcome = quarantine(unit, failure)
         seconds = {
             name: round(float(row.get(f"seconds_{name}") or 0.0), 3) for name in ("detect", "track")
         }
@@ -155,17 +155,3 @@ def count_frames(
     counts = Counter(reason.tolist())
     written = counts.pop("written", 0)
     return written, dict(sorted(counts.items()))
-
-
-def _quarantine(unit: Unit, failure: Failure | None) -> Outcome:
-    known = failure or Failure(reason="unknown", message="", traceback="")
-    return Outcome(
-        name=unit.name,
-        identity=unit.identity,
-        status="quarantined",
-        frames=unit.num_frames,
-        quarantined=unit.num_frames,
-        reason=known.reason,
-        message=known.message,
-        traceback=known.traceback,
-    )

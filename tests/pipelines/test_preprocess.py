@@ -23,6 +23,7 @@ from pipelines.stages.detect import Detect, prefetch
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from tests.pipelines.fakes import POISON, box_detector, config_of, write_people
+from tests.pipelines.stages_alone import run_stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,23 +44,10 @@ def videos(tmp_path_factory) -> Path:
     return folder
 
 
-def run_stages(config) -> list[dict]:
-    """The line without Ray: plan, then each stage in turn, in this process."""
-    spec = box_detector()
-    settings = settings_of(config, spec.identity)
-    with open_output(config.out):
-        planned = plan_videos(find_videos(config.source.path), config, settings)
-    detect = Detect(config.detect, spec)
-    rows = [vars(unit) for video in planned for unit in video.units]
-    return [
-        pack(track(detect(row), config=config.detect), config=config, detector="boxes")
-        for row in rows
-    ]
-
-
 def contents(out: Path) -> dict[str, bytes]:
-    """Everything but the markers, which hold times."""
-    return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.is_file()}
+    """Everything but the markers and the timing, which hold times."""
+    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != "timing.json"]
+    return {p.name: p.read_bytes() for p in files}
 
 
 def test_find_videos(videos):
@@ -200,7 +188,9 @@ def test_a_full_disk_stops_the_run_and_names_the_path(videos, tmp_path):
     spec = box_detector()
     settings = settings_of(config, spec.identity)
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
-    keep(track(Detect(config.detect, spec)(vars(units[0])), config=config.detect))
+    detect = Detect(config.detect, spec)
+    keep(track(detect(vars(units[0])), config=config.detect))
+    detect.close()
     assert isinstance(unit_of(rows[0]), Unit)
     result = pack(rows[0], config=config_of(videos, tmp_path / "gone"), detector="boxes")
     assert re.search(r"gone/two-people-.*\.tar: cannot be written", result["write_error"])
@@ -232,6 +222,23 @@ def test_prefetch_keeps_order_and_hands_errors_on():
     endless = prefetch(iter(int, 1), 2)
     assert next(endless) == 0
     endless.close()  # must not wait for ever
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_unit_that_kills_its_workers_is_quarantined_and_the_others_go_on(tmp_path, ray_local):
+    write_people(tmp_path / "good.mp4", 12)
+    write_people(tmp_path / "bad.mp4", 30, poison=20)
+    config = config_of(tmp_path, tmp_path / "out", num_detectors=2, tries=2)
+    assert preprocess(config, detector=box_detector("kills its actor")) == 3
+    [row] = [
+        json.loads(line) for line in (config.out / "quarantine.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert (row["reason"], row["start"], row["stop"]) == ("workers_died", 15, 30)
+    manifest = json.loads((config.out / "manifest.json").read_text())
+    check_sums(manifest)
+    assert manifest["frame_counts"]["quarantined"] == 15
+    assert manifest["frame_counts"]["written"] == 27
 
 
 KILLED_RUN = """
