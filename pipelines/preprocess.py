@@ -18,6 +18,7 @@ import hashlib
 import json
 import logging
 import time
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -95,6 +96,15 @@ def build_graph(
     units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
 ) -> Dataset:
     """The line: units in, what `pack` says of each out."""
+    with warnings.catch_warnings():
+        # Ray tries a task for ever, and 2.60 has no other way to say how often.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _line(units, config, spec, size)
+
+
+def _line(
+    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
+) -> Dataset:
     at_once = TaskPoolStrategy(size=size.most_detectors)
     again = config.tries - 1
     return (

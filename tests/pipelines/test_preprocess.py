@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -154,7 +155,7 @@ def test_other_settings_and_strangers_are_refused(videos, tmp_path):
     with pytest.raises(ExtPoseError, match="made with other settings"):
         read_outcome(tmp_path, unit)
     with pytest.raises(ExtPoseError, match="made with other settings"):
-        preprocess(config, detector=box_detector())
+        preprocess(config, detector=replace(box_detector(), identity="2"))
     (tmp_path / "stranger.tar").touch()
     with pytest.raises(ExtPoseError, match=r"stranger\.tar: not a shard of these videos"):
         preprocess(config, detector=box_detector())
@@ -165,7 +166,7 @@ def test_other_settings_and_strangers_are_refused(videos, tmp_path):
 def test_a_marker_without_its_shard_does_not_count(videos, tmp_path):
     config = config_of(videos / "two people.mp4", tmp_path)
     run_stages(config)
-    settings = settings_of(config, box_detector().identity)
+    settings = settings_of(config, "boxes 1")
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
     assert all(read_outcome(tmp_path, unit) for unit in units)
     shard = tmp_path / f"{units[1].name}.tar"
@@ -186,7 +187,7 @@ def test_a_full_disk_stops_the_run_and_names_the_path(videos, tmp_path):
         rows.append(row)
 
     spec = box_detector()
-    settings = settings_of(config, spec.identity)
+    settings = settings_of(config, "boxes 1")
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
     detect = Detect(config.detect, spec)
     keep(track(detect(vars(units[0])), config=config.detect))
