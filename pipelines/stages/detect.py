@@ -10,9 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,17 +33,6 @@ class Detector(Protocol):
 
     def __call__(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Detections:
         """All people of an RGB frame."""
-        ...
-
-
-@runtime_checkable
-class BatchDetector(Protocol):
-    """A detector that is faster on several frames at once."""
-
-    batch_size: int
-
-    def detect_batch(self, images: list[np.ndarray]) -> list[Detections]:
-        """All people of each of up to `batch_size` RGB frames of one size."""
         ...
 
 
@@ -103,25 +91,23 @@ def detect_unit(detector: Detector, row: dict[str, Any], beat: Beat) -> bytes | 
     times: list[float] = []
     people: list[Detections] = []
     frames = prefetch(read_frames(Path(row["path"]), row["start"], row["stop"]), PREFETCH)
-    size = detector.batch_size if isinstance(detector, BatchDetector) else 1
-    next_frame = row["start"]
-    while True:
-        beat(f"frame {next_frame}: decoder")
+    for index in range(row["start"], row["stop"]):
+        beat(f"frame {index}: decoder")
         try:
-            batch = list(islice(frames, size))
+            frame = next(frames, None)
         except Exception as error:
             return failure_of(error)
-        if not batch:
+        if frame is None:  # containers may promise a few frames too many
             break
-        beat(f"frame {next_frame}: detector")
+        beat(f"frame {index}: detector")
         try:
-            found = _detect(detector, [frame.rgb for frame in batch])
+            found = detector(frame.rgb)
+            check_detections(found)
         except Exception as error:
             failure = failure_of(error)
-            return replace(failure, message=f"frame {next_frame}: {failure.message}")
-        people += found
-        times += [frame.timestamp for frame in batch]
-        next_frame += len(batch)
+            return replace(failure, message=f"frame {index}: {failure.message}")
+        times.append(frame.timestamp)
+        people.append(found)
     return pack_arrays(
         timestamps=np.array(times, np.float64),
         counts=np.array([len(p.scores) for p in people], np.int64),
@@ -129,19 +115,6 @@ def detect_unit(detector: Detector, row: dict[str, Any], beat: Beat) -> bytes | 
         scores=np.concatenate([p.scores for p in people]),
         keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
     )
-
-
-def _detect(detector: Detector, images: list[np.ndarray]) -> list[Detections]:
-    """One frame, or a batch where the detector takes them; nothing untrue passes."""
-    if isinstance(detector, BatchDetector):
-        found = detector.detect_batch(images)
-        if len(found) != len(images):
-            raise DetectorError(f"the detector answers {len(found)} of {len(images)} frames")
-    else:
-        found = [detector(image) for image in images]
-    for detections in found:
-        check_detections(detections)
-    return found
 
 
 def check_detections(detections: Detections) -> None:

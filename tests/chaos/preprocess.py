@@ -5,9 +5,10 @@
 
 Each row is one fault: a run is harmed, then it is run again (unless it finished by itself), and the
 hash over all shards, the manifest and the quarantine list is compared with an unharmed run's.
-`--runs` is the number of kills with a fake detector, spread over driver, actor, detector, task and
-raylet; the other faults are tried once each. `--real` is the number of kills with the embedded
-detector on real footage. Exit code 1 when a row fails.
+`--runs` is the number of killed runs with a fake detector, spread over driver, raylet, actor,
+detector and task, or with `--kills 5` that many of them in each run. The other faults are tried
+once each. `--real` is the number of killed runs with the embedded detector on real footage. Exit
+code 1 when a row fails.
 """
 
 import argparse
@@ -20,9 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,7 +38,8 @@ from pipelines.runtime import ray_session
 from tests.chaos.preprocess_run import Victim, fake_config, real_config, start
 from tests.pipelines.fakes import box_detector, write_people
 
-TARGETS = ("driver", "actor", "detector", "task", "raylet")
+WORKERS, ENDS = ("actor", "detector", "task"), ("driver", "raylet")
+TARGETS = (*ENDS, *WORKERS)
 HEADER = "| fault | moment | outcome | after the next run | |\n|---|---|---|---|---|"
 EXITS = {"driver": {-9}, "raylet": {1, -6, -9, -15}}
 """Of a run that loses this process. One that loses another goes on, and ends as if unharmed."""
@@ -45,6 +47,7 @@ EARLY = 0.3
 """Share of the killed drivers that are killed while they plan or start Ray."""
 SECONDS_A_FRAME = "0.05"
 """Of the fake detector, in runs that are to be killed."""
+LATE = "(all done)"
 REAL_FRAMES = 64
 
 
@@ -57,6 +60,7 @@ class Row:
     outcome: str
     after: str
     is_ok: bool
+    kills: int = 0
 
     def __str__(self) -> str:
         verdict = "ok" if self.is_ok else "FAILED"
@@ -136,22 +140,37 @@ class Lab:
         )
 
 
-def kill(lab: Lab, target: str) -> Row:
-    """`kill -9` of a process of the run, at a random moment of its life."""
-    victim, began = lab.start(lab.new_out()), time.monotonic()
-    if target == "driver" and lab.random.random() < EARLY:
-        delay = lab.random.uniform(0.0, 6.0)
-    else:
-        victim.wait_for("actor" if target == "driver" else target)
-        delay = lab.random.uniform(0.0, 0.3 if target == "task" else 5.0)
-    time.sleep(delay)
-    # The one that was waited for may be gone by now.
-    alive = victim.wait_for(target)[:1]
-    moment = f"after {time.monotonic() - began:.1f} s" if alive else "TOO LATE: the run was done"
-    for pid in alive:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return lab.finish(f"kill -9 {target}", moment, victim, expected=EXITS.get(target, {lab.code}))
+def kill(lab: Lab, targets: Sequence[str]) -> Row:
+    """`kill -9` of processes of one run, each at a random moment after the one before."""
+    victim, began, moments = lab.start(lab.new_out()), time.monotonic(), []
+    for number, target in enumerate(targets):
+        if target == "driver" and not number and lab.random.random() < EARLY:
+            delay = lab.random.uniform(0.0, 6.0)
+        else:
+            victim.wait_for("actor" if target == "driver" else target)
+            delay = lab.random.uniform(0.0, 0.3 if target == "task" else 4.0)
+        time.sleep(delay)
+        # The one that was waited for may be gone by now.
+        alive = victim.wait_for(target)[:1]
+        moments.append(f"{time.monotonic() - began:.1f}" if alive else LATE)
+        for pid in alive:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    expected = EXITS.get(targets[-1], {lab.code}) if alive else {lab.code}
+    moment = f"after {', '.join(moments)} s"
+    row = lab.finish(f"kill -9 {', '.join(targets)}", moment, victim, expected=expected)
+    return replace(row, kills=len(targets) - moments.count(LATE))
+
+
+def draw_targets(lab: Lab, runs: int, kills: int) -> Iterator[list[str]]:
+    """What is killed in each run: all kinds equally often; a run ends with its driver or raylet."""
+    if kills == 1:
+        yield from ([TARGETS[number % len(TARGETS)]] for number in range(runs))
+        return
+    for number in range(runs):
+        workers = [WORKERS[(number + i) % len(WORKERS)] for i in range(kills - 1)]
+        lab.random.shuffle(workers)
+        yield [*workers, ENDS[number % len(ENDS)]]
 
 
 def lose_node(lab: Lab) -> Row:
@@ -210,7 +229,7 @@ def two_drivers(lab: Lab) -> Row:
     except ExtPoseError as error:
         refusal = "second refused" if "another run" in str(error) else f"second: {error}"
     row = lab.finish(f"two drivers ({refusal})", "first unit done", victim, expected={lab.code})
-    return row if refusal == "second refused" else Row(**vars(row) | {"is_ok": False})
+    return row if refusal == "second refused" else replace(row, is_ok=False)
 
 
 DETECTOR_FAULTS = {
@@ -263,8 +282,8 @@ def real_videos(folder: Path) -> Path:
 def faults(folder: Path, args: argparse.Namespace) -> Iterator[Callable[[], Row]]:
     """All of them, one after the other."""
     lab = Lab(folder, args.seed)
-    for number in range(args.runs):
-        yield partial(kill, lab, TARGETS[number % len(TARGETS)])
+    for targets in draw_targets(lab, args.runs, args.kills):
+        yield partial(kill, lab, targets)
     if not args.kills_only:
         yield partial(lose_node, lab)
         yield partial(fill_disk, lab)
@@ -274,7 +293,7 @@ def faults(folder: Path, args: argparse.Namespace) -> Iterator[Callable[[], Row]
     if args.real:
         real = Lab(folder, args.seed, is_real=True)
         for number in range(args.real):
-            yield partial(kill, real, ("driver", "detector", "actor")[number % 3])
+            yield partial(kill, real, [("driver", "detector", "actor")[number % 3]])
 
 
 @contextmanager
@@ -296,8 +315,9 @@ def main() -> int:
     """Print the table; 1 when a row failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, default=25, help="kills with the fake detector")
-    parser.add_argument("--real", type=int, default=3, help="kills with the embedded detector")
+    parser.add_argument("--runs", type=int, default=25, help="killed, with the fake detector")
+    parser.add_argument("--kills", type=int, default=1, help="in each of these runs")
+    parser.add_argument("--real", type=int, default=3, help="killed, with the embedded detector")
     parser.add_argument("--kills-only", action="store_true", help="leave the other faults out")
     args = parser.parse_args()
     began, rows = time.monotonic(), []
@@ -308,7 +328,8 @@ def main() -> int:
             print(rows[-1], flush=True)
     failed = sum(not row.is_ok for row in rows)
     print(
-        f"\n{len(rows)} faults, seed {args.seed}: {len(rows) - failed} ended as they must, "
+        f"\n{len(rows)} harmed runs, {sum(row.kills for row in rows)} times kill -9, seed "
+        f"{args.seed}: {len(rows) - failed} ended as they must, "
         f"{failed} did not; {time.monotonic() - began:.0f} s"
     )
     return 1 if failed else 0

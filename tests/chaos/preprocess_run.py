@@ -104,7 +104,9 @@ def _lives(process: psutil.Process) -> bool:
 def fake_config(videos: Path, out: Path, **changes) -> PreprocessConfig:
     """Of all runs that are compared; no limit is reached by a healthy run on a busy machine."""
     return config_of(
-        videos, out, **{"num_detectors": 2, "unit_frames": 20, "stall_seconds": 100.0} | changes
+        videos,
+        out,
+        **{"num_detectors": 2, "unit_frames": 20, "stall_seconds": 100.0, "tries": 9} | changes,
     )
 
 

@@ -225,23 +225,6 @@ def test_prefetch_keeps_order_and_hands_errors_on():
     endless.close()  # must not wait for ever
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_unit_that_kills_its_workers_is_quarantined_and_the_others_go_on(tmp_path, ray_local):
-    write_people(tmp_path / "good.mp4", 12)
-    write_people(tmp_path / "bad.mp4", 30, poison=20)
-    config = config_of(tmp_path, tmp_path / "out", num_detectors=2, tries=2)
-    assert preprocess(config, detector=box_detector("kills its actor")) == 3
-    [row] = [
-        json.loads(line) for line in (config.out / "quarantine.jsonl").read_text().split("\n")[:-1]
-    ]
-    assert (row["reason"], row["start"], row["stop"]) == ("workers_died", 15, 30)
-    manifest = json.loads((config.out / "manifest.json").read_text())
-    check_sums(manifest)
-    assert manifest["frame_counts"]["quarantined"] == 15
-    assert manifest["frame_counts"]["written"] == 27
-
-
 KILLED_RUN = """
 import sys
 from pathlib import Path
