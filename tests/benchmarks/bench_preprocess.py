@@ -7,7 +7,8 @@ Floor: cores divided by the CPU time a frame of the stages, each run alone in th
 means something on an idle machine only; the CPU time a frame of the whole run (Ray and start-up
 included) also says something on a busy one, and so does its ratio to that of the stages. Memory:
 the largest sum, over this process and all below it, of what is its own (USS), and how much shared
-memory Ray's objects took at most. `--fake`: a detector that costs nothing, for memory alone.
+memory Ray's objects took at most. `--fake`: small drawn videos and a detector that costs nothing,
+for memory alone.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 import cv2
 
 from extpose.assets import fetch
-from extpose.config import PreprocessConfig, SourceConfig
+from extpose.config import CropConfig, PreprocessConfig, SourceConfig
 from extpose.video import VideoWriter, probe, read_frames
 from pipelines.ledger import open_output
 from pipelines.plan import plan_videos, settings_of
@@ -31,7 +32,7 @@ from pipelines.preprocess import person_detector, preprocess
 from pipelines.stages.detect import DetectorSpec, detect_unit
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
-from tests.pipelines.fakes import box_detector
+from tests.pipelines.fakes import box_detector, write_people
 
 WIDTH = 960
 """The video is shrunk to this for looping."""
@@ -167,9 +168,15 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     spec = box_detector("nothing") if args.fake else person_detector()
-    source, cores = fetch("video-walkers"), len(os.sched_getaffinity(0))
+    source = Path() if args.fake else fetch("video-walkers")
+    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        videos = {s: loop_video(source, Path(folder) / f"{s:g}.mp4", s) for s in args.seconds}
+        videos = {}
+        for s in args.seconds:
+            path = Path(folder) / f"{s:g}.mp4"
+            videos[s] = (
+                write_people(path, round(25 * s)) if args.fake else loop_video(source, path, s)
+            )
 
         def config_of(seconds: float, out: str) -> PreprocessConfig:
             return PreprocessConfig(
@@ -178,6 +185,7 @@ def main() -> None:
                 unit_frames=args.unit_frames,
                 num_detectors=args.detectors,
                 max_memory=args.max_memory,
+                crop=CropConfig(size=64 if args.fake else 256),
             )
 
         costs = stage_costs(config_of(args.seconds[-1], "alone"), spec)
