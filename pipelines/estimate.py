@@ -74,6 +74,9 @@ class EstimateArgs:
     """`timing.json` of a run of `extpose preprocess`, or its folder."""
     clips: int = 1_000_000
     node: NodeKind = "cpu-32"
+    clock: Literal["cpu", "wall"] = "cpu"
+    """Which of the measured times of detection counts: that of the CPU, or, where a GPU was
+    measured, that on the wall."""
     nodes: tuple[int, ...] = (1, 2, 4, 8, 16)
     assume: Assumptions = field(default_factory=Assumptions)
 
@@ -92,9 +95,17 @@ def draw_units(num_frames: int, assume: Assumptions) -> np.ndarray:
     return np.array(units)
 
 
-def make_work(timing: RunTiming, frames: np.ndarray, node: Node, assume: Assumptions) -> list[Work]:
+def cost_of(timing: RunTiming, clock: str) -> dict[str, float]:
+    """Seconds a frame of each stage."""
+    measured = timing.cpu | ({"detect": timing.stages["detect"]} if clock == "wall" else {})
+    return {stage: seconds / timing.frames for stage, seconds in measured.items()}
+
+
+def make_work(
+    timing: RunTiming, frames: np.ndarray, node: Node, assume: Assumptions, *, clock: str
+) -> list[Work]:
     """Units with the measured cost a frame of each stage."""
-    each = {stage: seconds / timing.frames for stage, seconds in timing.stages.items()}
+    each = cost_of(timing, clock)
     read = assume.video_megabits * 1e6 / 8 / assume.fps
     written = timing.num_bytes / timing.frames
     return [
@@ -114,7 +125,7 @@ def estimate(args: EstimateArgs) -> tuple[list[str], list[Estimate]]:
     if not timing.clips:
         raise ExtPoseError(f"{args.timing}: the run made {timing.clips} clips, needed 1 or more")
     frames = draw_units(round(args.clips * timing.frames / timing.clips), assume)
-    work = make_work(timing, frames, node, assume)
+    work = make_work(timing, frames, node, assume, clock=args.clock)
     read = float(sum(unit.bytes_read for unit in work))
     estimates = [
         simulate(
@@ -139,9 +150,10 @@ def estimate(args: EstimateArgs) -> tuple[list[str], list[Estimate]]:
 def _head(args: EstimateArgs, timing: RunTiming, frames: np.ndarray, read: float) -> list[str]:
     """What was measured and what is assumed."""
     node, assume = NODES[args.node], args.assume
-    stages = ", ".join(f"{s} {1e3 * t / timing.frames:.1f} ms" for s, t in timing.stages.items())
+    each = cost_of(timing, args.clock)
+    stages = ", ".join(f"{stage} {1e3 * seconds:.1f} ms" for stage, seconds in each.items())
     return [
-        f"measured: {stages} a frame (one process each), {timing.clips} clips of "
+        f"measured: {stages} a frame, {timing.clips} clips of "
         f"{timing.frames} frames, {timing.num_bytes / timing.frames / 1e3:.0f} kB written a frame",
         f"assumed:  {args.node}: {node.cores} cores, {node.gpus} GPUs, {node.detectors} detectors "
         f"(each {node.detect_speedup:g} times as fast as measured), "

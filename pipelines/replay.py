@@ -118,6 +118,7 @@ def run_stage(
     if detector is not None:
         result: Any = detect_unit(detector, row, lambda _: None)
         name = "detections"
+        result = result if isinstance(result, Failure) else result.bundle
     elif stage == "track":
         result = track(row, config=golden.config.detect)
         name = "tracks"
@@ -162,7 +163,7 @@ def read_values(golden: Golden, stage: Stage) -> Values:
 
 
 def _timeless(outcome: Outcome) -> dict[str, Any]:
-    return asdict(replace(outcome, seconds={}))
+    return asdict(replace(outcome, seconds={}, cpu_seconds={}))
 
 
 def _pack_values(outcome: Outcome, shard: Path) -> Values:

@@ -1,7 +1,8 @@
 """Where the time of a run went: `timing.json`, beside the manifest, and the table of the log.
 
-Times differ from run to run, so they are not in the manifest. Seconds are wall time; a stage's are
-summed over the units that this run finished, in whatever processes.
+Times differ from run to run, so they are not in the manifest. A stage's are summed over the units
+that this run finished, in whatever processes: wall time, which grows where other work takes the
+cores, and CPU time, which hardly does.
 """
 
 import json
@@ -36,6 +37,14 @@ class RunTiming:
     run_seconds: float
     """From the first unit handed out to the last one finished."""
     stages: dict[str, float]
+    """Wall seconds."""
+    cpu: dict[str, float]
+    """CPU seconds."""
+
+    @property
+    def of_floor(self) -> float:
+        """The stages' CPU time by what the cores could have given: 1 is a run without overhead."""
+        return sum(self.cpu.values()) / max(self.cores * self.run_seconds, 1e-9)
 
     @property
     def frames_per_second(self) -> float:
@@ -57,7 +66,7 @@ def time_run(outcomes: Iterable[Outcome], clock: Clock, *, detectors: int) -> Ru
     """Sums over the units of this run."""
     finished = [outcome for outcome in outcomes if outcome.seconds]
     return RunTiming(
-        cores=os.cpu_count() or 1,
+        cores=len(os.sched_getaffinity(0)),
         detectors=detectors,
         units=len(finished),
         frames=sum(outcome.frames for outcome in finished),
@@ -67,6 +76,7 @@ def time_run(outcomes: Iterable[Outcome], clock: Clock, *, detectors: int) -> Ru
         start_seconds=round(clock.started - clock.planned, 3),
         run_seconds=round(clock.done - clock.started, 3),
         stages={s: round(sum(o.seconds.get(s, 0.0) for o in finished), 3) for s in STAGES},
+        cpu={s: round(sum(o.cpu_seconds.get(s, 0.0) for o in finished), 3) for s in STAGES},
     )
 
 
@@ -88,15 +98,17 @@ def timing_table(timing: RunTiming) -> str:
     """Lines for people: what each stage cost a frame, and how busy the run was."""
     if not timing.units:
         return "timing: nothing was to be done"
-    total = sum(timing.stages.values())
-    lines = [f"{'stage':<8}{'s':>9}{'ms/frame':>10}{'share':>8}"]
-    for name, seconds in timing.stages.items():
-        each = 1e3 * seconds / timing.frames
-        lines.append(f"{name:<8}{seconds:>9.1f}{each:>10.1f}{seconds / max(total, 1e-9):>8.0%}")
+    total = max(sum(timing.cpu.values()), 1e-9)
+    lines = [f"{'stage':<8}{'s':>9}{'CPU s':>9}{'CPU ms/frame':>14}{'share':>8}"]
+    for name, cpu in timing.cpu.items():
+        each = 1e3 * cpu / timing.frames
+        lines.append(
+            f"{name:<8}{timing.stages[name]:>9.1f}{cpu:>9.1f}{each:>14.1f}{cpu / total:>8.0%}"
+        )
     lines.append(
         f"{timing.frames} frames of {timing.units} units in {timing.run_seconds:.1f} s: "
-        f"{timing.frames_per_second:.1f} frames/s on {timing.cores} cores, {timing.detectors} "
-        f"detectors; planned in {timing.plan_seconds:.1f} s, Ray there in "
-        f"{timing.start_seconds:.1f} s"
+        f"{timing.frames_per_second:.1f} frames/s, {timing.of_floor:.2f} of what {timing.cores} "
+        f"cores could do, {timing.detectors} detectors; planned in {timing.plan_seconds:.1f} s, "
+        f"Ray there in {timing.start_seconds:.1f} s"
     )
     return "\n".join(lines)

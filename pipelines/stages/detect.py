@@ -75,19 +75,31 @@ class Detect:
             )
         if isinstance(result, Failure):
             return fail_with(row, result)
-        return row | {"detections": result, "seconds_detect": time.monotonic() - start}
+        seconds = {"seconds_detect": time.monotonic() - start, "cpu_detect": result.cpu_seconds}
+        return row | {"detections": result.bundle} | seconds
 
     def close(self) -> None:
         """End the detector's process."""
         self.detector.close()
 
 
-def _build(config: DetectConfig, spec: DetectorSpec) -> Callable[[Any, Beat], bytes | Failure]:
+def _build(config: DetectConfig, spec: DetectorSpec) -> Callable[[Any, Beat], "Detected | Failure"]:
     return functools.partial(detect_unit, spec.build(config))
 
 
-def detect_unit(detector: Detector, row: dict[str, Any], beat: Beat) -> bytes | Failure:
-    """The detections of the unit's frames as a bundle of arrays, or why there are none."""
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """What was found in a unit."""
+
+    bundle: bytes
+    """The detections of its frames, as arrays."""
+    cpu_seconds: float
+    """Of this process, on all its cores."""
+
+
+def detect_unit(detector: Detector, row: dict[str, Any], beat: Beat) -> Detected | Failure:
+    """The detections of the unit's frames, or why there are none."""
+    start = time.process_time()
     times: list[float] = []
     people: list[Detections] = []
     frames = prefetch(read_frames(Path(row["path"]), row["start"], row["stop"]), PREFETCH)
@@ -108,13 +120,14 @@ def detect_unit(detector: Detector, row: dict[str, Any], beat: Beat) -> bytes | 
             return replace(failure, message=f"frame {index}: {failure.message}")
         times.append(frame.timestamp)
         people.append(found)
-    return pack_arrays(
+    bundle = pack_arrays(
         timestamps=np.array(times, np.float64),
         counts=np.array([len(p.scores) for p in people], np.int64),
         bbox_xyxy=np.concatenate([p.bbox_xyxy for p in people]),
         scores=np.concatenate([p.scores for p in people]),
         keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
     )
+    return Detected(bundle=bundle, cpu_seconds=time.process_time() - start)
 
 
 def check_detections(detections: Detections) -> None:

@@ -44,7 +44,7 @@ class Packer:
 
     def finish(self, row: dict[str, Any]) -> None:
         """Any error of the unit ends in its marker. Raises WriteError, and nothing else."""
-        start, unit = time.monotonic(), unit_of(row)
+        start, cpu, unit = time.monotonic(), time.process_time(), unit_of(row)
         failure = Failure(**json.loads(row["error"])) if row.get("error") else None
         outcome = None
         if failure is None:
@@ -56,11 +56,10 @@ class Packer:
                 failure = failure_of(error)
         if outcome is None or failure is not None:
             outcome = quarantine(unit, failure)
-        seconds = {
-            name: round(float(row.get(f"seconds_{name}") or 0.0), 3) for name in ("detect", "track")
-        }
+        seconds, cpu_seconds = _seconds(row, "seconds"), _seconds(row, "cpu")
         seconds["pack"] = round(time.monotonic() - start, 3)
-        write_outcome(self.config.out, replace(outcome, seconds=seconds))
+        cpu_seconds["pack"] = round(time.process_time() - cpu, 3)
+        write_outcome(self.config.out, replace(outcome, seconds=seconds, cpu_seconds=cpu_seconds))
 
     def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
         num_frames = int(arrays["num_frames"])
@@ -113,6 +112,11 @@ class Packer:
             )
         except ValueError as error:
             raise VideoError(unit.path, "truncated", str(error)) from error
+
+
+def _seconds(row: dict[str, Any], kind: str) -> dict[str, float]:
+    """Of the stages before; 0 where a stage did nothing."""
+    return {name: round(float(row.get(f"{kind}_{name}") or 0), 3) for name in ("detect", "track")}
 
 
 def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:

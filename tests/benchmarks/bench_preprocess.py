@@ -145,7 +145,7 @@ def stage_costs(config: PreprocessConfig, spec: DetectorSpec) -> dict[str, float
     for number, unit in enumerate(units):
         row, times = vars(unit), [time.process_time()]
         for stage in (
-            lambda row: row | {"detections": detect_unit(detector, row, lambda _: None)},
+            lambda row: row | {"detections": detect_unit(detector, row, lambda _: None).bundle},
             lambda row: track(row, config=config.detect),
             lambda row: pack(row, config=config, detector=spec.name),
         ):

@@ -45,8 +45,6 @@ EXITS = {"driver": {-9}, "raylet": {1, -6, -9, -15}}
 """Of a run that loses this process. One that loses another goes on, and ends as if unharmed."""
 EARLY = 0.3
 """Share of the killed drivers that are killed while they plan or start Ray."""
-SECONDS_A_FRAME = "0.05"
-"""Of the fake detector, in runs that are to be killed."""
 LATE = "(all done)"
 REAL_FRAMES = 64
 
@@ -90,8 +88,12 @@ def make_videos(folder: Path) -> Path:
 class Lab:
     """The videos, what an unharmed run makes of them, and folders for harmed ones."""
 
-    def __init__(self, folder: Path, seed: int, *, is_real: bool = False) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, pace: float = 0.05, is_real: bool = False
+    ) -> None:
+        """`pace`: seconds a frame of the fake detector, in runs that are to be harmed."""
         self.folder, self.random, self.is_real = folder, random.Random(seed), is_real
+        self.pace = pace
         self.count = 0
         self.videos = real_videos(folder / "real") if is_real else make_videos(folder / "videos")
         self.unharmed = folder / ("unharmed-real" if is_real else "unharmed")
@@ -111,7 +113,7 @@ class Lab:
 
     def start(self, out: Path, **environment: str) -> Victim:
         """The same in another process, slowly enough to be harmed."""
-        slow = {"FAKE_DETECTOR_SECONDS": SECONDS_A_FRAME} | environment
+        slow = {"FAKE_DETECTOR_SECONDS": str(self.pace)} | environment
         return start(self.videos, out, is_real=self.is_real, **slow)
 
     def run_again(self, out: Path) -> tuple[str, bool]:
@@ -281,7 +283,7 @@ def real_videos(folder: Path) -> Path:
 
 def faults(folder: Path, args: argparse.Namespace) -> Iterator[Callable[[], Row]]:
     """All of them, one after the other."""
-    lab = Lab(folder, args.seed)
+    lab = Lab(folder, args.seed, pace=args.pace)
     for targets in draw_targets(lab, args.runs, args.kills):
         yield partial(kill, lab, targets)
     if not args.kills_only:
@@ -317,6 +319,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=int, default=25, help="killed, with the fake detector")
     parser.add_argument("--kills", type=int, default=1, help="in each of these runs")
+    parser.add_argument("--pace", type=float, default=0.05, help="s/frame, fake detector")
     parser.add_argument("--real", type=int, default=3, help="killed, with the embedded detector")
     parser.add_argument("--kills-only", action="store_true", help="leave the other faults out")
     args = parser.parse_args()

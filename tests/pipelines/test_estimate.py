@@ -3,11 +3,20 @@ from dataclasses import replace
 import pytest
 
 from extpose.errors import ExtPoseError
-from pipelines.estimate import NODES, Assumptions, EstimateArgs, draw_units, estimate, make_work
+from pipelines.estimate import (
+    NODES,
+    Assumptions,
+    EstimateArgs,
+    cost_of,
+    draw_units,
+    estimate,
+    make_work,
+)
 from pipelines.ledger import Outcome
 from pipelines.timing import Clock, read_timing, time_run, timing_table, write_timing
 
 SECONDS = {"detect": 20.0, "track": 0.5, "pack": 2.0}
+WALL = {name: 2 * seconds for name, seconds in SECONDS.items()}
 
 
 @pytest.fixture
@@ -15,7 +24,7 @@ def timing(tmp_path):
     outcomes = [
         Outcome(
             name=str(i), identity="", status="written", frames=200, written=200, clips=10,
-            clip_frames=400, num_bytes=1000, seconds=SECONDS,
+            clip_frames=400, num_bytes=1000, seconds=WALL, cpu_seconds=SECONDS,
         )
         for i in range(3)
     ]  # fmt: skip
@@ -27,11 +36,13 @@ def timing(tmp_path):
 
 def test_timing_adds_units_up(timing, tmp_path):
     assert (timing.units, timing.frames, timing.clips, timing.num_bytes) == (3, 600, 30, 3000)
-    assert timing.stages == {"detect": 60, "track": 1.5, "pack": 6}
+    assert timing.cpu == {"detect": 60, "track": 1.5, "pack": 6}
+    assert timing.stages == {"detect": 120, "track": 3, "pack": 12}
+    assert timing.of_floor == pytest.approx(67.5 / (30 * timing.cores))
     assert timing.frames_per_second == pytest.approx(20)
     assert read_timing(tmp_path) == read_timing(tmp_path / "timing.json") == timing
     table = timing_table(timing)
-    assert "detect       60.0     100.0     89%" in table
+    assert "detect      120.0     60.0         100.0     89%" in table
     assert "600 frames of 3 units in 30.0 s: 20.0 frames/s" in table
     (tmp_path / "timing.json").write_text('{"cores": 1}')
     with pytest.raises(ExtPoseError, match=r"timing\.json: not the timing of a run"):
@@ -50,9 +61,12 @@ def test_units_add_up_and_are_cut_like_the_plan():
 
 
 def test_work_has_the_measured_cost(timing):
-    [unit] = make_work(timing, draw_units(100, Assumptions()), NODES["gpu-16"], Assumptions())
+    [unit] = make_work(
+        timing, draw_units(100, Assumptions()), NODES["gpu-16"], Assumptions(), clock="cpu"
+    )
     assert unit.detect_seconds == pytest.approx(100 * 0.1 / 20)
     assert unit.pack_seconds == pytest.approx(100 * 0.0125)
+    assert cost_of(timing, "wall") == pytest.approx({"detect": 0.2, "track": 0.0025, "pack": 0.01})
     assert unit.bytes_written == pytest.approx(500)
 
 
