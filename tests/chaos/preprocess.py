@@ -29,6 +29,7 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import ray
 
 from extpose.assets import fetch
 from extpose.errors import ExtPoseError
@@ -111,8 +112,10 @@ class Lab:
             return preprocess(real_config(self.videos, out))
         return preprocess(fake_config(self.videos, out), detector=box_detector("nothing"))
 
-    def start(self, out: Path, **environment: str) -> Victim:
-        """The same in another process, slowly enough to be harmed."""
+    def start(self, out: Path, *, own_ray: bool = True, **environment: str) -> Victim:
+        """The same in another process, slowly enough to be harmed; else a guest of this Ray."""
+        if not own_ray:
+            environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         slow = {"FAKE_DETECTOR_SECONDS": str(self.pace)} | environment
         return start(self.videos, out, is_real=self.is_real, **slow)
 
@@ -144,7 +147,8 @@ class Lab:
 
 def kill(lab: Lab, targets: Sequence[str]) -> Row:
     """`kill -9` of processes of one run, each at a random moment after the one before."""
-    victim, began, moments = lab.start(lab.new_out()), time.monotonic(), []
+    own_ray = "raylet" in targets
+    victim, began, moments = lab.start(lab.new_out(), own_ray=own_ray), time.monotonic(), []
     for number, target in enumerate(targets):
         if target == "driver" and not number and lab.random.random() < EARLY:
             delay = lab.random.uniform(0.0, 6.0)
@@ -207,7 +211,7 @@ def fill_disk(lab: Lab) -> Row:
         return Row(fault="disk full", moment="-", outcome="not tried: cannot mount", after="-",
                    is_ok=True)  # fmt: skip
     try:
-        victim = lab.start(out)
+        victim = lab.start(out, own_ray=False)
         code = victim.wait()
         victim.clear()
         told = "cannot be written" in victim.log.read_text()
@@ -223,7 +227,7 @@ def fill_disk(lab: Lab) -> Row:
 
 def two_drivers(lab: Lab) -> Row:
     """A second run on the folder of one that works."""
-    victim = lab.start(lab.new_out())
+    victim = lab.start(lab.new_out(), own_ray=False)
     victim.wait_for_unit()
     try:
         preprocess(fake_config(lab.videos, victim.out), detector=box_detector("nothing"))

@@ -30,13 +30,18 @@ PATTERNS = {
 """What the command line of each kind of process holds."""
 
 
+GONE = ("actor", "detector")
+"""What must end with a run, also where Ray lives on."""
+
+
 class Victim:
     """The run, its output and all processes that were seen below it."""
 
     def __init__(self, command: list[str], out: Path, **environment: str) -> None:
         self.out, self.log = out, out.with_suffix(".log")
         variables = os.environ | {"PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0"} | environment
-        if "RAY_ADDRESS" not in environment:
+        self._is_guest = "RAY_ADDRESS" in environment
+        if not self._is_guest:
             variables.pop("RAY_ADDRESS", None)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -48,13 +53,16 @@ class Victim:
         """Processes of a kind that live now; `driver` is the run itself."""
         if kind == "driver":
             return [self.process.pid] if self.process.poll() is None else []
-        found = []
+        # The workers of a run that is a guest of this process's Ray are below this process.
+        root, found = os.getpid() if self._is_guest else self.process.pid, []
         with suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                self._seen[process.pid] = process
+            for process in psutil.Process(root).children(recursive=True):
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    if PATTERNS[kind] in " ".join(process.cmdline()):
+                    words = " ".join(process.cmdline())
+                    if PATTERNS[kind] in words:
                         found.append(process.pid)
+                    if not self._is_guest or any(PATTERNS[name] in words for name in GONE):
+                        self._seen[process.pid] = process
         return found
 
     def wait_for(self, kind: str) -> list[int]:
