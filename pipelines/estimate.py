@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tyro
 
 from extpose.errors import ExtPoseError
 from pipelines.cluster_model import Cluster, Estimate, Work, simulate
@@ -70,7 +71,7 @@ class Assumptions:
 class EstimateArgs:
     """`extpose estimate`."""
 
-    timing: Path
+    timing: tyro.conf.Positional[Path]
     """`timing.json` of a run of `extpose preprocess`, or its folder."""
     clips: int = 1_000_000
     node: NodeKind = "cpu-32"

@@ -21,6 +21,8 @@ from tests.pipelines.fakes import box_detector, config_of
 ROOT = Path(__file__).parents[2]
 EXIT_LIMIT = 150.0
 """Seconds after which a run that was harmed is taken to hang."""
+CLEAR_LIMIT = 30.0
+"""Seconds within which all processes of a run are to be gone after it."""
 PATTERNS = {
     "actor": "ray::MapWorker",
     "raylet": "/raylet/raylet",
@@ -90,8 +92,8 @@ class Victim:
             return None
 
     def clear(self) -> int:
-        """End what outlives the run; returns how many processes did, 10 s after its end."""
-        deadline = time.monotonic() + 10
+        """End what outlives the run; returns how many processes did by then."""
+        deadline = time.monotonic() + CLEAR_LIMIT
         while alive := [p for p in self._seen.values() if _lives(p)]:
             if time.monotonic() > deadline:
                 break
