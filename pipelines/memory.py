@@ -1,7 +1,7 @@
 """How many units may be under way at a time, so that a run stays within `max_memory`.
 
-The sizes are what only that process holds, measured by `tests/benchmarks/bench_preprocess.py`, and
-rounded up. They do not depend on how long the videos are.
+The sizes are generous guesses at what only those processes hold; `tests/benchmarks/
+bench_preprocess.py` prints what they are. They do not depend on how long the videos are.
 """
 
 import os
