@@ -9,7 +9,7 @@ BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 # OpenMP threads that wait by spinning steal the cores from the other processes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint bench chaos clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ lint: $(STAMP) ## Style, types, and who may import whom
 
 bench: $(STAMP) ## Every benchmark, one after the other
 	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
+
+chaos: $(STAMP) ## Kill and break things at random moments, and compare what comes out in the end
+	$(BIN)/python -m tests.chaos.preprocess $(CHAOS_OPTIONS)
 
 clean: ## Remove the environment, caches and what the demo made; `data/` and `runs/` stay
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

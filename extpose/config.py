@@ -112,7 +112,19 @@ class PreprocessConfig:
     """Frames of one clip at most."""
     num_detectors: int = 2
     """Detector processes."""
+    max_detectors: int = 0
+    """Where more, as many are started as the cluster has room for; 0: always `num_detectors`."""
     gpus_per_detector: float = 0.0
+    """A fraction lets several detectors share one GPU."""
+    max_memory: float = 0.0
+    """GiB for all processes on this machine together: fewer units are then under way at a time, and
+    what cannot fit is refused before the start. 0: no limit."""
+    frame_seconds: float = 120.0
+    """A detector that is silent for longer on one frame is killed and replaced."""
+    tries: int = 3
+    """A unit whose processes die this often is quarantined."""
+    stall_seconds: float = 3600.0
+    """The run stops, naming the open units, when none is finished for so long."""
     dry_run: bool = False
     """Only print the plan: what is there, what is missing, time and bytes. Writes nothing."""
     redo: bool = False

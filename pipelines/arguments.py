@@ -151,6 +151,23 @@ class RebuildArgs:
 
 
 @dataclass(frozen=True)
+class ReplayArgs:
+    """`extpose replay`."""
+
+    folder: tyro.conf.Positional[Path]
+    """Of the saved unit."""
+    stage: Literal["detect", "track", "pack", "all"] = "all"
+    repeat: int = 1
+    """Times that a stage is run; the shortest counts."""
+    tolerance: float = 0.0
+    """Largest difference of a number that is taken for none."""
+    save_from: Path | None = None
+    """A finished data set: save one of its units to the folder, instead of running."""
+    unit: str = ""
+    """Name of the unit to save, a shard's without `.tar`; none: the first."""
+
+
+@dataclass(frozen=True)
 class NoArgs:
     """A verb without options."""
 

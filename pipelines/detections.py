@@ -41,27 +41,34 @@ def detection_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 class KeptDetect:
     """The detection stage, which first looks whether the work was done before.
 
-    `make` builds the stage itself; it is not built while everything is there.
+    `make` builds the stage itself; it is not built while everything is there. Nothing is kept where
+    `out` is None.
     """
 
-    def __init__(self, make: Callable[[], Callable[[dict[str, Any]], dict[str, Any]]],
-                 out: Location) -> None:  # fmt: skip
+    def __init__(
+        self, make: Callable[[], Callable[[dict[str, Any]], dict[str, Any]]], out: Location | None
+    ) -> None:
         self.make, self.out = make, out
         self._stage: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Unit to unit with `detections`, or with an error."""
+        if self.out is None:
+            return self._detect(row)
         start = time.monotonic()
         path = self.out / DETECTIONS / f"{row['name']}.npz"
         found = read_detections(path, row["detection_identity"])
         if found is not None:
             return row | {"detections": found, "seconds_detect": time.monotonic() - start}
-        if self._stage is None:
-            self._stage = self.make()
-        done = self._stage(row)
+        done = self._detect(row)
         if not done.get("error"):
             _keep(path, row["detection_identity"], done["detections"])
         return done
+
+    def _detect(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._stage is None:
+            self._stage = self.make()
+        return self._stage(row)
 
 
 def read_detections(path: Location, identity: str) -> bytes | None:

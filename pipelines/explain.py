@@ -144,7 +144,9 @@ def _clip_facts(
         + ("" if meta.is_right is None else f", {'right' if meta.is_right else 'left'} hand"),
     }
     facts |= _box_facts(clip)
-    facts["detector"] = f"{meta.detector}; {settings.get('detector', settings.get('source', ''))}"
+    facts["detector"] = (
+        f"{meta.detector}; {settings.get('detector_identity', settings.get('source', ''))}"
+    )
     facts |= _filters(shard, clip, settings.get("detect", {}))
     facts |= {f"setting {n}": str(v) for n, v in sorted(flat_settings(settings).items())}
     return facts

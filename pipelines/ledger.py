@@ -78,6 +78,8 @@ class Outcome(Committed):
     traceback: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """CPU time by stage: what it costs, whatever else the machine did."""
 
 
 def read_outcome(out: Location, unit: Unit) -> Outcome | None:

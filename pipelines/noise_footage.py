@@ -24,7 +24,7 @@ from extpose.synth.noise_table import compare_noise, format_rows
 from extpose.synth.observed import Observed, join_observed
 from extpose.video import probe, read_frames
 from pipelines.cutting import read_pictures
-from pipelines.records import Filtered
+from pipelines.records import Record
 from pipelines.sources.pose2sim import CAMERAS, SOURCE
 
 LIMBS = KINDS[3:]
@@ -55,7 +55,7 @@ def observe_pose2sim(observer: Observer) -> tuple[Observed, float]:
     parts, fps = [], 0.0
     for camera in CAMERAS:
         for record in SOURCE.read_unit(Path(), "test", camera):
-            if isinstance(record, Filtered):
+            if not isinstance(record, Record):
                 continue
             labels = record.targets.keypoints_2d[:, list(COCO17_OF_BODY44)]
             depth = record.targets.keypoints_3d[:, list(COCO17_OF_BODY44), 2]

@@ -27,8 +27,8 @@ from pipelines.track_report import link_units, sum_tracks
 PIPELINE_VERSION = 1
 """Raised whenever the same settings give other bytes."""
 WORK_SETTINGS = (
-    "num_detectors", "gpus_per_detector",
-    "dry_run", "redo", "prune", "rehash", "keep_detections",
+    "num_detectors", "max_detectors", "gpus_per_detector", "max_memory", "frame_seconds", "tries",
+    "stall_seconds", "dry_run", "redo", "prune", "rehash", "keep_detections",
 )  # fmt: skip
 """How the work is done decides no byte."""
 
@@ -50,14 +50,17 @@ class PlannedVideo:
 
 
 def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
-    """What decides the content of shards, besides the videos. `detector` is its identity."""
+    """What decides the content of shards, besides the videos.
+
+    `detector` is its identity: the hash of its weights; its name alone is in the config.
+    """
     settings = asdict(config)
     for name in FILE_SETTINGS:
         del settings["detect"][name]  # their content is in the detector's identity
     for name in ("source", "out", *WORK_SETTINGS):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
-    return {"versions": versions, "detector": detector, **settings}
+    return {"versions": versions, "detector_identity": detector, **settings}
 
 
 def plan_videos(
@@ -75,8 +78,9 @@ def plan_videos(
     for name, high in (("unit_frames", 1 << 20), ("clip_frames", MAX_CLIP_FRAMES)):
         if not 1 <= getattr(config, name) <= high:
             raise ValueError(f"{name} is {getattr(config, name)}, allowed 1 to {high}")
-    if config.num_detectors < 1:
-        raise ValueError(f"num_detectors is {config.num_detectors}, it must be at least 1")
+    for name in ("num_detectors", "tries", "frame_seconds", "stall_seconds"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}, it must be above 0")
     seen: dict[str, str] = {}
     probed = zip(paths, probe_videos(paths, {} if known is None else known), strict=True)
     return [

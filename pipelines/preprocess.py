@@ -11,13 +11,15 @@ stages, never frames: memory does not grow with the videos. Units run in any ord
 workers, killed runs go on where they were, and the shards have the same bytes every time.
 
 Below `out`, on a disk or in a store: `<video>-<first frame>.tar`, `manifest.json` (what became of
-every video and frame), `quarantine.jsonl` (what could not be used, and why), `done/` (a marker a
-unit), `detections/` (what the detector found), `settings.json`.
+every video and frame), `quarantine.jsonl` (what could not be used, and why), `timing.json` (where
+the time went), `done/` (a marker a unit), `detections/` (what the detector found), `settings.json`.
 """
 
 import functools
 import json
 import logging
+import time
+import warnings
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -39,8 +41,10 @@ from pipelines.ledger import (
     Unit,
     WriteError,
     open_output,
+    write_outcome,
     write_text,
 )
+from pipelines.memory import WorkSize, size_of_work
 from pipelines.plan import (
     PlannedVideo,
     clear_output,
@@ -52,13 +56,16 @@ from pipelines.plan import (
     survey_units,
 )
 from pipelines.probing import read_probes, write_probes
+from pipelines.rows import quarantine
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect, DetectorSpec
+from pipelines.stages.detect import Detect, DetectorSpec, add_detections, detect_unit
 from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
+from pipelines.timing import Clock, time_run, timing_table, write_timing
 from pipelines.track_report import say_tracks
+from pipelines.watching import lost, watched_rows
 
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
@@ -82,6 +89,7 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     videos_found = find_videos(config.source.path)
     if not videos_found:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
+    begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
         videos = plan_videos(videos_found, config, settings, known, spec.identity_of)
@@ -91,11 +99,22 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         clear_output(found, videos, config, settings)
         missing = missing_units(units, found)
         log.info("%d units, %d to do", len(units), len(missing))
+        planned = started = time.monotonic()
         if missing:
             # While it is there, the folder is whole.
             remove(config.out / MANIFEST)
-            with ray_session():
-                _run(missing, config, spec)
+            size = size_of_work(missing, config)
+            with ray_session(object_store_memory=size.object_store):
+                started = time.monotonic()
+                _run(missing, config, spec, size)
+                clock = Clock(begun=begun, planned=planned, started=started, done=time.monotonic())
+            done = survey_units(missing, config, settings).done
+            for unit in missing:
+                if unit.name not in done:
+                    write_outcome(config.out, quarantine(unit, lost(config.tries)))
+            timing = time_run(list(done.values()), clock, detectors=size.detectors)
+            write_timing(config.out, timing)
+            log.info("%s", timing_table(timing))
         return _write_summary(videos, survey_units(units, config, settings).done, config, settings)
 
 
@@ -110,40 +129,57 @@ def decide(
 
 def make_unit(unit: Unit, config: PreprocessConfig, spec: DetectorSpec) -> dict[str, Any]:
     """One unit through the stages of the line, in this process; what `pack` says of it."""
-    row = track(Detect(config.detect, spec)(asdict(unit)), config=config.detect)
+    found = detect_unit(spec.build(config.detect), asdict(unit), lambda _: None)
+    row = add_detections(asdict(unit), found)
+    row = track(row, config=config.detect)
     if config.body == "mano":
         row = FindHands(config.detect, config.detector)(row)
     return pack(row, config=config, detector=evidence_name(config, spec))
 
 
-def build_graph(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> Dataset:
+def build_graph(
+    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
+) -> Dataset:
     """The line: units in, what `pack` says of each out."""
-    size = min(config.num_detectors, len(units))
-    make = functools.partial(Detect, config.detect, spec)
+    with warnings.catch_warnings():
+        # Ray tries a task for ever, and 2.60 has no other way to say how often.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _line(units, config, spec, size)
+
+
+def _line(
+    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
+) -> Dataset:
+    at_once, again = TaskPoolStrategy(size=size.most_detectors), config.tries - 1
+    in_actors: dict[str, Any] = {
+        "compute": ActorPoolStrategy(
+            min_size=size.detectors, max_size=size.most_detectors, max_tasks_in_flight_per_actor=1
+        ),
+        "num_cpus": CPUS_PER_DETECTOR,
+        "num_gpus": config.gpus_per_detector or None,
+        "max_task_retries": again,
+    }
+    detect = functools.partial(
+        Detect, config.detect, spec, limit=config.frame_seconds, tries=config.tries
+    )
+    where = config.out if config.keep_detections else None
     tracked = (
         ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
+        .map(KeptDetect, fn_constructor_args=(detect, where), **in_actors)
         .map(
-            KeptDetect if config.keep_detections else Detect,
-            fn_constructor_args=(
-                (make, config.out) if config.keep_detections else (config.detect, spec)
-            ),
-            compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
-            num_cpus=CPUS_PER_DETECTOR,
-            num_gpus=config.gpus_per_detector or None,
+            functools.partial(track, config=config.detect),
+            compute=at_once,
+            max_retries=again,
         )
-        .map(functools.partial(track, config=config.detect), compute=TaskPoolStrategy(size=size))
     )
     if config.body == "mano":
         tracked = tracked.map(
-            FindHands,
-            fn_constructor_args=(config.detect, config.detector),
-            compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
-            num_cpus=CPUS_PER_DETECTOR,
-            num_gpus=config.gpus_per_detector or None,
+            FindHands, fn_constructor_args=(config.detect, config.detector), **in_actors
         )
     return tracked.map(
         functools.partial(pack, config=config, detector=evidence_name(config, spec)),
-        compute=TaskPoolStrategy(size=size),
+        compute=at_once,
+        max_retries=again,
     )
 
 
@@ -169,12 +205,17 @@ def hands_identity(config: PreprocessConfig) -> str:
     return " " + " ".join(members)
 
 
-def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec) -> None:
-    DataContext.get_current().enable_progress_bars = False
+def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize) -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # A block is a unit: one whose workers die again and again is dropped, and the others go on.
+    context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = -1  # `watched_rows` sees more, and names the units
     total = sum(unit.num_frames for unit in units)
     try:
         with tqdm(total=total, desc="preprocess", unit="frame") as bar:
-            for row in build_graph(units, config, spec).iter_rows():
+            rows = build_graph(units, config, spec, size).iter_rows()
+            for row in watched_rows(rows, units, limit=config.stall_seconds):
                 if row["write_error"]:
                     raise WriteError(row["write_error"])
                 bar.update(row["frames"])

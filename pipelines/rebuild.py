@@ -58,7 +58,7 @@ def rebuild(
         )
     with tempfile.TemporaryDirectory(prefix="extpose-rebuild-") as folder:
         path = _named_source(video, source, Path(folder))
-        config = _config_of(manifest["settings"], path, Path(folder) / "out")
+        config = restore_config(manifest["settings"], source=path, out=Path(folder) / "out")
         config, spec, ours = decide(config, detector)
         if found := settings_differences(manifest["settings"], ours):
             raise ExtPoseError(f"{data}: made with other settings: {'; '.join(found)}")
@@ -101,7 +101,10 @@ def _named_source(video: Mapping[str, Any], source: Location | None, folder: Pat
     return link
 
 
-def _config_of(settings: Mapping[str, Any], source: Location, out: Path) -> PreprocessConfig:
+def restore_config(
+    settings: Mapping[str, Any], *, source: Location, out: Location
+) -> PreprocessConfig:
+    """The config of a data set's settings, as far as they decide its bytes."""
     default = PreprocessConfig(source=SourceConfig(path=(source,)), out=out)
     given = {f.name: settings[f.name] for f in fields(default) if f.name in settings}
     # Plain JSON to the types of the config.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from extpose.errors import VideoError
-from pipelines.ledger import Unit
+from pipelines.ledger import Outcome, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,27 @@ def failure_of(error: Exception) -> Failure:
 
 def fail(row: Mapping[str, Any], error: Exception) -> dict[str, Any]:
     """The row with the error instead of results; later stages hand it on."""
-    return {f.name: row[f.name] for f in fields(Unit)} | {
-        "error": json.dumps(asdict(failure_of(error)))
-    }
+    return fail_with(row, failure_of(error))
+
+
+def fail_with(row: Mapping[str, Any], failure: Failure) -> dict[str, Any]:
+    """As `fail`, for what is data already."""
+    return {f.name: row[f.name] for f in fields(Unit)} | {"error": json.dumps(asdict(failure))}
+
+
+def quarantine(unit: Unit, failure: Failure | None) -> Outcome:
+    """The outcome of a unit that could not be done."""
+    known = failure or Failure(reason="unknown", message="", traceback="")
+    return Outcome(
+        name=unit.name,
+        identity=unit.identity,
+        status="quarantined",
+        frames=unit.num_frames,
+        quarantined=unit.num_frames,
+        reason=known.reason,
+        message=known.message,
+        traceback=known.traceback,
+    )
 
 
 def unit_of(row: Mapping[str, Any]) -> Unit:

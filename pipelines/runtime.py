@@ -8,13 +8,19 @@ from contextlib import contextmanager
 
 import ray
 
+from extpose.errors import ExtPoseError
+
 MIN_LOGICAL_CPUS = 4
 """Ray Data's helper actors reserve CPUs of their own: with two, an actor pool can wait for ever."""
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Use the cluster of `RAY_ADDRESS` or of the running session; else start a local one."""
+def ray_session(*, object_store_memory: int | None = None) -> Iterator[None]:
+    """Use the cluster of `RAY_ADDRESS` or of the running session; else start a local one.
+
+    `object_store_memory`: bytes, for a local one; None: Ray's choice. Raises ExtPoseError when a
+    local one does not start, as on a machine with far too much to do.
+    """
     if ray.is_initialized():
         yield
         return
@@ -28,14 +34,22 @@ def ray_session() -> Iterator[None]:
             ray.shutdown()
         return
     temp_dir = tempfile.mkdtemp(prefix="extpose-ray-")
-    ray.init(
-        num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        _temp_dir=temp_dir,
-    )
     try:
+        _start_local(temp_dir, object_store_memory)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+def _start_local(temp_dir: str, object_store_memory: int | None) -> None:
+    try:
+        ray.init(
+            object_store_memory=object_store_memory,
+            num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=temp_dir,
+        )
+    except Exception as error:
+        raise ExtPoseError(f"{temp_dir}: Ray does not start: {error}") from error

@@ -17,6 +17,7 @@ from pipelines.arguments import (
     MocapArgs,
     MultiviewArgs,
     RebuildArgs,
+    ReplayArgs,
     ValidateArgs,
     Verb,
 )
@@ -66,6 +67,32 @@ def run_preprocess(args: list[str], verb: Verb) -> int:
     from pipelines.preprocess import preprocess
 
     return preprocess(config)
+
+
+def run_estimate(args: list[str], verb: Verb) -> int:
+    """A measured run to the time and cost of a large one."""
+    from pipelines.estimate import EstimateArgs, estimate
+
+    lines, _ = estimate(parsing.parse(EstimateArgs, args, verb))
+    print("\n".join(lines))
+    return 0
+
+
+def run_replay(args: list[str], verb: Verb) -> int:
+    """One stage of one unit, again, against what it gave before."""
+    options = parsing.parse(ReplayArgs, args, verb)
+    from pipelines.replay import STAGES, replay, save_golden
+
+    is_equal = True
+    if options.save_from is not None:
+        lines = save_golden(options.folder, options.save_from, options.unit)
+    else:
+        stages = STAGES if options.stage == "all" else (options.stage,)
+        lines, is_equal = replay(
+            options.folder, stages, repeat=options.repeat, tolerance=options.tolerance
+        )
+    print("\n".join(lines))
+    return 0 if is_equal else 1
 
 
 def run_ingest(args: list[str], verb: Verb) -> int:
@@ -193,6 +220,16 @@ VERBS: dict[str, Verb] = {
         "Videos to shards: people, tracks, 2D keypoints, crops, skeleton drawings.",
         "extpose preprocess --source.path walk.mp4 videos/ --out data/walk",
         run_preprocess,
+    ),
+    "estimate": Verb(
+        "How long and how much for many clips on 1 to 16 nodes, from a measured run.",
+        "extpose estimate data/walk --clips 1000000 --node cpu-32",
+        run_estimate,
+    ),
+    "replay": Verb(
+        "Run one stage of one unit alone, without Ray, against its golden output.",
+        "extpose replay golden --stage track",
+        run_replay,
     ),
     "ingest": Verb(
         "A labelled data set, as downloaded, to shards.",

@@ -1,10 +1,15 @@
-"""Frames of a unit to detections. The detector lives in this stage's actors and nowhere else."""
+"""Frames of a unit to detections. The detector lives in child processes of this stage's actors.
 
+A detector that raises or gives arrays that cannot be true costs its unit; so does one that hangs
+or takes its process down, again and again. In each case the unit's error names the frame.
+"""
+
+import functools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,9 +18,11 @@ from jaxtyping import UInt8
 from extpose.config import DetectConfig
 from extpose.detect.people import Detections, IdentifiedDetections
 from extpose.detect.plugs import VideoDetector, start_video
+from extpose.errors import ExtPoseError
 from extpose.storage import Location, make_location
 from extpose.video import probe, read_frames
-from pipelines.rows import fail, pack_arrays
+from pipelines.rows import Failure, fail_with, failure_of, pack_arrays
+from pipelines.watched import Beat, Watched, WorkDied
 
 T = TypeVar("T")
 PREFETCH = 4
@@ -38,36 +45,118 @@ class DetectorSpec:
     identity: str
     """Hash of the weights."""
     build: Callable[[DetectConfig], Detector | VideoDetector]
+    """Importable by name: it is called in another process."""
     identity_of: Callable[[Location], str] | None = None
     """What of a single video decides besides: the content of its precomputed keypoints."""
+
+
+class DetectorError(ExtPoseError):
+    """A detector gave something that cannot be true."""
 
 
 class Detect:
     """Adds the detections of a unit's frames to its row."""
 
-    def __init__(self, config: DetectConfig, spec: DetectorSpec) -> None:
-        self.detector = spec.build(config)
+    def __init__(
+        self, config: DetectConfig, spec: DetectorSpec, *, limit: float = 120.0, tries: int = 3
+    ) -> None:
+        """`limit`: seconds for one frame; `tries`: deaths of the detector that a unit may cause.
+
+        Raises ExtPoseError when the detector cannot be built.
+        """
+        build = functools.partial(_build, config, spec)
+        self.detector = Watched(build, limit=limit, tries=tries)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Unit to unit with `detections`, a bundle of arrays; or with an error."""
         start = time.monotonic()
         try:
-            video = make_location(row["path"])
-            frames = prefetch(read_frames(video, row["start"], row["stop"]), PREFETCH)
-            find = open_video(self.detector, video, row["start"])
-            found = [(frame.timestamp, find(frame.rgb)) for frame in frames]
+            result = self.detector(row)
+        except WorkDied as error:
+            result = Failure(
+                reason=f"detector_{error.reason}", message=str(error), traceback=error.where
+            )
+        return add_detections(row, result) | {"seconds_detect": time.monotonic() - start}
+
+    def close(self) -> None:
+        """End the detector's process."""
+        self.detector.close()
+
+
+def _build(config: DetectConfig, spec: DetectorSpec) -> Callable[[Any, Beat], "Detected | Failure"]:
+    return functools.partial(detect_unit, spec.build(config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """What was found in a unit."""
+
+    bundle: bytes
+    """The detections of its frames, as arrays."""
+    cpu_seconds: float
+    """Of this process, on all its cores."""
+
+
+def add_detections(row: dict[str, Any], found: Detected | Failure) -> dict[str, Any]:
+    """The row with `detections`, or with an error."""
+    if isinstance(found, Failure):
+        return fail_with(row, found)
+    return row | {"detections": found.bundle, "cpu_detect": found.cpu_seconds}
+
+
+def detect_unit(
+    detector: Detector | VideoDetector, row: dict[str, Any], beat: Beat
+) -> Detected | Failure:
+    """The detections of the unit's frames, or why there are none."""
+    start = time.process_time()
+    times: list[float] = []
+    people: list[Detections] = []
+    try:
+        video = make_location(row["path"])
+        frames = prefetch(read_frames(video, row["start"], row["stop"]), PREFETCH)
+        find = open_video(detector, video, row["start"])
+    except Exception as error:
+        return failure_of(error)
+    for index in range(row["start"], row["stop"]):
+        beat(f"frame {index}: decoder")
+        try:
+            frame = next(frames, None)
         except Exception as error:
-            return fail(row, error)
-        people = [detections for _, detections in found]
-        bundle = pack_arrays(
-            timestamps=np.array([timestamp for timestamp, _ in found], np.float64),
-            counts=np.array([len(p.scores) for p in people], np.int64),
-            bbox_xyxy=np.concatenate([p.bbox_xyxy for p in people]),
-            scores=np.concatenate([p.scores for p in people]),
-            keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
-            **given_ids(people),
-        )
-        return row | {"detections": bundle, "seconds_detect": time.monotonic() - start}
+            return failure_of(error)
+        if frame is None:  # containers may promise a few frames too many
+            break
+        beat(f"frame {index}: detector")
+        try:
+            found = find(frame.rgb)
+            check_detections(found)
+        except Exception as error:
+            failure = failure_of(error)
+            return replace(failure, message=f"frame {index}: {failure.message}")
+        times.append(frame.timestamp)
+        people.append(found)
+    bundle = pack_arrays(
+        timestamps=np.array(times, np.float64),
+        counts=np.array([len(p.scores) for p in people], np.int64),
+        bbox_xyxy=np.concatenate([p.bbox_xyxy for p in people]),
+        scores=np.concatenate([p.scores for p in people]),
+        keypoints_2d=np.concatenate([p.keypoints_2d for p in people]),
+        **given_ids(people),
+    )
+    return Detected(bundle=bundle, cpu_seconds=time.process_time() - start)
+
+
+def check_detections(detections: Detections) -> None:
+    """Raises DetectorError, which names the field, for shapes or values that cannot be true."""
+    num, num_keypoints = len(detections.scores), (*detections.keypoints_2d.shape, 0, 0)[1]
+    shapes = {"scores": (num,), "bbox_xyxy": (num, 4), "keypoints_2d": (num, num_keypoints, 3)}
+    for name, shape in shapes.items():
+        value = getattr(detections, name)
+        if value.shape != shape:
+            raise DetectorError(f"{name} has shape {value.shape}, expected {shape}")
+        if value.dtype != np.float32:
+            raise DetectorError(f"{name} is {value.dtype}, expected float32")
+        if not np.isfinite(value).all():
+            raise DetectorError(f"{name} has {int((~np.isfinite(value)).sum())} values not finite")
 
 
 def open_video(

@@ -19,7 +19,7 @@ from extpose.schema import Clip
 from extpose.storage import make_location
 from extpose.video import read_frames
 from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
-from pipelines.rows import Failure, failure_of, unit_of, unpack_arrays
+from pipelines.rows import Failure, failure_of, quarantine, unit_of, unpack_arrays
 from pipelines.track_rows import unbundle_tracks
 
 
@@ -46,7 +46,7 @@ class Packer:
 
     def finish(self, row: dict[str, Any]) -> None:
         """Any error of the unit ends in its marker. Raises WriteError, and nothing else."""
-        start, unit = time.monotonic(), unit_of(row)
+        start, cpu, unit = time.monotonic(), time.process_time(), unit_of(row)
         failure = Failure(**json.loads(row["error"])) if row.get("error") else None
         outcome = None
         if failure is None:
@@ -57,13 +57,12 @@ class Packer:
             except Exception as error:
                 failure = failure_of(error)
         if outcome is None or failure is not None:
-            outcome = _quarantine(unit, failure)
-        seconds = {
-            name: round(float(row.get(f"seconds_{name}") or 0.0), 3)
-            for name in ("detect", "track", *(("hands",) if self.config.body == "mano" else ()))
-        }
+            outcome = quarantine(unit, failure)
+        stages = ("detect", "track", *(("hands",) if self.config.body == "mano" else ()))
+        seconds, cpu_seconds = _seconds(row, "seconds", stages), _seconds(row, "cpu", stages)
         seconds["pack"] = round(time.monotonic() - start, 3)
-        write_outcome(self.config.out, replace(outcome, seconds=seconds))
+        cpu_seconds["pack"] = round(time.process_time() - cpu, 3)
+        write_outcome(self.config.out, replace(outcome, seconds=seconds, cpu_seconds=cpu_seconds))
 
     def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
         num_frames = int(arrays["num_frames"])
@@ -134,6 +133,11 @@ class Packer:
             raise VideoError(unit.path, "bad_track", str(error)) from error
 
 
+def _seconds(row: dict[str, Any], kind: str, stages: tuple[str, ...]) -> dict[str, float]:
+    """Of the stages before; 0 where a stage did nothing."""
+    return {name: round(float(row.get(f"{kind}_{name}") or 0), 3) for name in stages}
+
+
 def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
     """The unit's frames; an `OSError` of the source must not look like one of the output."""
     try:
@@ -179,17 +183,3 @@ def _runs(start: int, fates: list[str]) -> list[tuple[int, int, str]]:
         spans.append((start, stop, fate))
         start = stop
     return spans
-
-
-def _quarantine(unit: Unit, failure: Failure | None) -> Outcome:
-    known = failure or Failure(reason="unknown", message="", traceback="")
-    return Outcome(
-        name=unit.name,
-        identity=unit.identity,
-        status="quarantined",
-        frames=unit.num_frames,
-        quarantined=unit.num_frames,
-        reason=known.reason,
-        message=known.message,
-        traceback=known.traceback,
-    )

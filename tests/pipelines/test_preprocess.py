@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from pipelines.stages.detect import Detect, prefetch
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from tests.pipelines.fakes import POISON, box_detector, config_of, write_people
+from tests.pipelines.stages_alone import run_stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,23 +45,10 @@ def videos(tmp_path_factory) -> Path:
     return folder
 
 
-def run_stages(config) -> list[dict]:
-    """The line without Ray: plan, then each stage in turn, in this process."""
-    spec = box_detector()
-    settings = settings_of(config, spec.identity)
-    with open_output(config.out):
-        planned = plan_videos(find_videos(config.source.path), config, settings)
-    detect = Detect(config.detect, spec)
-    rows = [vars(unit) for video in planned for unit in video.units]
-    return [
-        pack(track(detect(row), config=config.detect), config=config, detector="boxes")
-        for row in rows
-    ]
-
-
 def contents(out: Path) -> dict[str, bytes]:
-    """Everything but the markers, which hold times."""
-    return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.is_file()}
+    """Everything but the markers and the timing, which hold times."""
+    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != "timing.json"]
+    return {p.name: p.read_bytes() for p in files}
 
 
 def test_find_videos(videos):
@@ -165,7 +154,7 @@ def test_other_settings_and_strangers_are_refused(videos, tmp_path):
     run_stages(config)
     assert read_outcome(tmp_path, unit) is None
     with pytest.raises(ExtPoseError, match="made with other settings"):
-        preprocess(config, detector=box_detector())
+        preprocess(config, detector=replace(box_detector(), identity="2"))
     (tmp_path / "stranger.tar").touch()
     with pytest.raises(ExtPoseError, match=r"stranger\.tar: not a shard of what was given"):
         preprocess(config, detector=box_detector())
@@ -176,7 +165,7 @@ def test_other_settings_and_strangers_are_refused(videos, tmp_path):
 def test_a_marker_without_its_shard_does_not_count(videos, tmp_path):
     config = config_of(videos / "two people.mp4", tmp_path)
     run_stages(config)
-    settings = settings_of(config, box_detector().identity)
+    settings = settings_of(config, "boxes 1")
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
     assert all(read_outcome(tmp_path, unit) for unit in units)
     shard = tmp_path / f"{units[1].name}.tar"
@@ -197,9 +186,11 @@ def test_a_full_disk_stops_the_run_and_names_the_path(videos, tmp_path):
         rows.append(row)
 
     spec = box_detector()
-    settings = settings_of(config, spec.identity)
+    settings = settings_of(config, "boxes 1")
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
-    keep(track(Detect(config.detect, spec)(vars(units[0])), config=config.detect))
+    detect = Detect(config.detect, spec)
+    keep(track(detect(vars(units[0])), config=config.detect))
+    detect.close()
     assert isinstance(unit_of(rows[0]), Unit)
     result = pack(rows[0], config=config_of(videos, tmp_path / "gone"), detector="boxes")
     assert re.search(r"gone/two-people-.*\.tar: cannot be written", result["write_error"])
