@@ -80,7 +80,7 @@ class Packer:
             frames=num_frames,
             written=written,
             filtered=filtered,
-            tracks=len(tracks) + reasons.total(),
+            num_tracks=len(tracks) + reasons.total(),
             written_tracks=len(tracks),
             filtered_tracks=dict(sorted(reasons.items())),
             frame_spans=_runs(unit.start, fates),
