@@ -14,7 +14,15 @@ from extpose.storage import Location, list_files
 from pipelines.committed import MANIFEST, MARKERS, read_json, read_marker
 from pipelines.ledger import Outcome, add_counts, imbalance
 
-SUMMED = ("frames", "written", "quarantined", "clips", "clip_frames", "tracks", "written_tracks")
+SUMMED = (
+    "frames",
+    "written",
+    "quarantined",
+    "clips",
+    "clip_frames",
+    "num_tracks",
+    "written_tracks",
+)
 """Numbers of the manifest's `frame_counts` that are sums over markers."""
 
 
@@ -39,10 +47,10 @@ def _sum_faults(counts: dict[str, Any]) -> Iterator[str]:
     found = counts["written"] + sum(counts["filtered"].values()) + counts["quarantined"]
     if found != counts["frames"]:
         yield f"frames is {counts['frames']}, written, filtered and quarantined are {found}"
-    if "tracks" in counts:
+    if "num_tracks" in counts:
         found = counts["written_tracks"] + sum(counts["filtered_tracks"].values())
-        if found != counts["tracks"]:
-            yield f"tracks is {counts['tracks']}, written and filtered are {found}"
+        if found != counts["num_tracks"]:
+            yield f"num_tracks is {counts['num_tracks']}, written and filtered are {found}"
 
 
 def _video_faults(path: Location, manifest: dict[str, Any]) -> Iterator[str]:

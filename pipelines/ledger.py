@@ -4,7 +4,7 @@ A *unit* is a range of frames of one video. Its marker (`pipelines.committed`) a
 everything that went in, once each:
 
     frames = written + filtered (by reason) + quarantined
-    tracks = written + filtered (by reason);   clips = the pieces of the written tracks
+    num_tracks = written + filtered (by reason);   clips = the pieces of the written tracks
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ class Outcome(Committed):
     filtered: dict[str, int] = field(default_factory=dict)
     """Frames in no clip, by reason."""
     quarantined: int = 0
-    tracks: int = 0
+    num_tracks: int = 0
     """People that were tracked; = written_tracks + filtered_tracks."""
     written_tracks: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
@@ -102,7 +102,7 @@ def imbalance(outcome: Outcome) -> str:
     """What does not add up in a marker; empty where all does."""
     sums = {
         "frames": (outcome.frames, outcome.written, outcome.filtered, outcome.quarantined),
-        "tracks": (outcome.tracks, outcome.written_tracks, outcome.filtered_tracks, 0),
+        "num_tracks": (outcome.num_tracks, outcome.written_tracks, outcome.filtered_tracks, 0),
     }
     for name, (whole, written, filtered, quarantined) in sums.items():
         found = written + sum(filtered.values()) + quarantined
@@ -128,7 +128,7 @@ def add_counts(outcomes: list[Outcome]) -> dict[str, Any]:
         "quarantined": sum(o.quarantined for o in outcomes),
         "clips": sum(o.clips for o in outcomes),
         "clip_frames": sum(o.clip_frames for o in outcomes),
-        "tracks": sum(o.tracks for o in outcomes),
+        "num_tracks": sum(o.num_tracks for o in outcomes),
         "written_tracks": sum(o.written_tracks for o in outcomes),
         "filtered_tracks": dict(sorted(tracks.items())),
     }

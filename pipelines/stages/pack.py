@@ -81,7 +81,7 @@ class Packer:
             frames=num_frames,
             written=written,
             filtered=filtered,
-            tracks=len(tracks) + reasons.total(),
+            num_tracks=len(tracks) + reasons.total(),
             written_tracks=len(tracks),
             filtered_tracks=dict(sorted(reasons.items())),
             track_quality=json.loads(str(arrays["entries"])) if "entries" in arrays else [],

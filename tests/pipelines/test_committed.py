@@ -389,7 +389,7 @@ def test_sums_that_do_not_add_up_are_told():
     assert "frames is 4, written, filtered and quarantined are 3" in imbalance(
         replace(good, frames=4)
     )
-    assert "tracks is 1" in imbalance(replace(good, tracks=1))
+    assert "num_tracks is 1" in imbalance(replace(good, num_tracks=1))
     assert "frame_spans cover 2" in imbalance(replace(good, frame_spans=[(0, 2, "no_people")]))
 
 
@@ -405,4 +405,4 @@ def test_preprocess_to_a_store_on_ray(videos, tmp_path, s3, ray_local):
     manifest = json.loads(storage.read_bytes(there / "manifest.json"))
     counts = manifest["frame_counts"]
     assert counts["frames"] == counts["written"] == 62
-    assert counts["tracks"] == counts["written_tracks"]
+    assert counts["num_tracks"] == counts["written_tracks"]

@@ -160,8 +160,8 @@ def test_balanced_accounts_have_no_fault_and_each_fault_is_named(videos, tmp_pat
     told = faults_with(tmp_path / "manifest.json", lost)
     assert "frames is 110, written, filtered and quarantined are 109" in told
     assert "written is 43, the markers' 44" in told
-    people = manifest | {"frame_counts": counts | {"tracks": 9}}
-    assert "tracks is 9, written and filtered are 3" in faults_with(
+    people = manifest | {"frame_counts": counts | {"num_tracks": 9}}
+    assert "num_tracks is 9, written and filtered are 3" in faults_with(
         tmp_path / "manifest.json", people
     )
     fewer = manifest | {"videos": manifest["videos"][1:]}
