@@ -9,10 +9,10 @@ BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 # OpenMP threads that wait by spinning steal the cores from the other processes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint bench chaos-train clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 14
 
 venv: $(STAMP) ## Make .venv with the package and everything that tests need
 
@@ -43,6 +43,9 @@ lint: $(STAMP) ## Style, types, and who may import whom
 
 bench: $(STAMP) ## Every benchmark, one after the other
 	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
+
+chaos-train: $(STAMP) ## Kill trainings at seeded moments; CHAOS_OPTIONS="--seed 2 --runs 10"
+	$(BIN)/python -W ignore -m tests.chaos.train $(CHAOS_OPTIONS)
 
 clean: ## Remove the environment, caches and what the demo made; `data/` and `runs/` stay
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,9 @@ class Bench:
         return replace(config, engine=engine)
 
 
-def kills(bench: Bench, backend: str, count: int) -> Iterator[Outcome]:
+def kills(
+    bench: Bench, backend: str, count: int, *, places: Iterable[Place] = PLACES
+) -> Iterator[Outcome]:
     """The driver is killed at random moments, at random steps, and in the middle of writing."""
     config = bench.config(f"{backend}-straight", backend=backend)
     began = time.monotonic()
@@ -49,7 +51,7 @@ def kills(bench: Bench, backend: str, count: int) -> Iterator[Outcome]:
     for number in range(count):
         out = bench.config(f"{backend}-time-{number}", backend=backend)
         yield _killed_by_the_clock(bench, out, config.out, length, name)
-    for place in PLACES:
+    for place in places:
         for number in range(count):
             out = bench.config(f"{backend}-{place}-{number}", backend=backend)
             yield _killed_at(bench, out, config.out, place, name)
@@ -106,6 +108,14 @@ def finished(config: TrainConfig, straight: Path, fault: str, moment: str) -> Ou
         outcome="went on to the end",
         differences=bit_differences(straight, config.out),
     )
+
+
+def others(bench: Bench, straight: Path) -> Iterator[Outcome]:
+    """All but the kills; `straight` was left alone."""
+    yield from broken_checkpoints(bench, straight)
+    yield from full_disk(bench, straight)
+    yield from damaged_shard(bench)
+    yield from impossible(bench)
 
 
 def broken_checkpoints(bench: Bench, straight: Path) -> Iterator[Outcome]:

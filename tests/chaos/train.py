@@ -1,8 +1,9 @@
 """Hurts trainings on purpose, and prints a table: `python -m tests.chaos.train --seed 1`.
 
 Kills by SIGKILL at seeded moments; a run that was hurt is started again and compared, as bytes,
-with one that was left alone. `--only` picks a part: `local` needs seconds a fault, `ray` and
-`elastic` minutes. Exit code 1 where something was lost.
+with one that was left alone. `--only` picks parts: `local` (one process), `zero` (the same with
+ZeRO-2), `ray` (two workers), `elastic` (nodes come and go); `short` and `join` are small pieces of
+them, which the tests run. Exit code 1 where something was lost.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.chaos import local_faults
+from tests.chaos import elastic_faults, local_faults, ray_faults
 from tests.chaos.outcome import HEADER, Outcome
+from tests.chaos.victim import PLACES, Place
 from tests.pipelines.train_runs import write_data
 
 PARTS = ("local", "zero", "ray", "elastic")
+PIECES = ("short", "join")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -25,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3, help="kills of each kind")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS + PIECES, default=PARTS)
     options = parser.parse_args(words)
     began, outcomes = time.monotonic(), list[Outcome]()
     print(HEADER, flush=True)
@@ -50,19 +53,17 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _run_part(bench: local_faults.Bench, part: str, runs: int) -> Iterator[Outcome]:
-    if part == "local":
-        yield from local_faults.kills(bench, "plain", runs)
-        straight = bench.folder / "plain-straight"
-        yield from local_faults.broken_checkpoints(bench, straight)
-        yield from local_faults.full_disk(bench, straight)
-        yield from local_faults.damaged_shard(bench)
-        yield from local_faults.impossible(bench)
+    if part in ("local", "short"):
+        places: tuple[Place, ...] = ("row", "sync") if part == "short" else tuple(PLACES)
+        yield from local_faults.kills(bench, "plain", runs, places=places)
+        if part == "local":
+            yield from local_faults.others(bench, bench.folder / "plain-straight")
     elif part == "zero":
         yield from local_faults.kills(bench, "deepspeed", runs)
+    elif part == "ray":
+        yield from ray_faults.faults(bench)
     else:
-        from tests.chaos import ray_faults
-
-        yield from ray_faults.faults(bench) if part == "ray" else ray_faults.elastic(bench)
+        yield from elastic_faults.elastic(bench, is_short=part == "join")
 
 
 if __name__ == "__main__":

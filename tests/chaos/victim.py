@@ -34,6 +34,7 @@ PLACES: dict[Place, str] = {
 }
 REFUSED = 3
 PACE, FAST = "CHAOS_PACE", "fast"
+PATIENCE = 240.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,3 +171,11 @@ def _half_rewrite(_real: Callable[..., None], path: Path, _step: int) -> None:
 def _half_file(real: Callable[..., None], tensors: Any, path: Path, **kwargs: Any) -> None:
     real(tensors, path, **kwargs)
     os.truncate(path, Path(path).stat().st_size // 2)
+
+
+def wait_for(is_true: Callable[[], bool], process: BaseProcess) -> None:
+    end = time.monotonic() + PATIENCE
+    while not is_true():
+        if not process.is_alive() or time.monotonic() > end:
+            raise AssertionError(f"the driver ended (exit code {process.exitcode}), or hangs")
+        time.sleep(0.1)
