@@ -58,11 +58,17 @@ class SaveBeforeStop(ControllerCallback):
     asked: float = field(default=float("-inf"))
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Called by Ray before it acts on what the new state says."""
-        if isinstance(current_state, ResizingState):
-            self.save_and_wait()
-        elif isinstance(current_state, PreemptingState):
-            self.save_again()
+        """Called by Ray before it acts on what the new state says.
+
+        An error in here would end the run: a run folder that cannot be written to is only told.
+        """
+        try:
+            if isinstance(current_state, ResizingState):
+                self.save_and_wait()
+            elif isinstance(current_state, PreemptingState):
+                self.save_again()
+        except OSError as error:
+            logger.warning("no checkpoint was asked for: %s: %s", type(error).__name__, error)
 
     def save_and_wait(self) -> None:
         """Workers are stopped next: wait for their checkpoint, but not for ever."""

@@ -131,9 +131,12 @@ def _worker(settings: dict[str, TrainConfig]) -> str:
 
 @contextmanager
 def _progress_lines(config: TrainConfig) -> Iterator[None]:
-    """Tell in this process what rank 0 appends to the log, every `log_every` steps."""
+    """Tell in this process what rank 0 appends to the log, every `log_every` steps; and starts."""
+    from extpose.training.starts import read_starts
+
     done = threading.Event()
-    thread = threading.Thread(target=_follow, args=(config, done), daemon=True)
+    old = len(read_starts(config.out))
+    thread = threading.Thread(target=_follow, args=(config, done, old), daemon=True)
     thread.start()
     try:
         yield
@@ -142,9 +145,14 @@ def _progress_lines(config: TrainConfig) -> Iterator[None]:
         thread.join()
 
 
-def _follow(config: TrainConfig, done: threading.Event) -> None:
+def _follow(config: TrainConfig, done: threading.Event, starts: int) -> None:
+    from extpose.training.starts import read_starts
+
     path, told = config.out / "log.csv", 0
     while not done.wait(POLL_SECONDS):
+        for start in (new := read_starts(config.out)[starts:]):
+            logger.info("%s", start)
+        starts += len(new)
         if not path.exists():
             continue
         with path.open(newline="") as file:

@@ -50,9 +50,10 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     if config.engine.threads:
         cv2.setNumThreads(config.engine.threads)
     check_trackers(config)
-    if config.min_workers and not leave_surplus(config.batch):
+    device = worker_device(config.use_gpu)
+    if config.min_workers and not leave_surplus(config.batch, device):
         return
-    workers = Workers(worker_device(config.use_gpu))
+    workers = Workers(device)
     dataset = open_dataset(config)
     try:
         sizes = {"batch": config.batch, "micro_batch": config.engine.micro_batch}

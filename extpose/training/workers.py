@@ -81,7 +81,7 @@ def useful_workers(batch: int, workers: int) -> int:
     return max(count for count in range(1, workers + 1) if batch % count == 0)
 
 
-def leave_surplus(batch: int) -> bool:
+def leave_surplus(batch: int, device: torch.device) -> bool:
     """Make the process group one of the workers that the batch can be shared out to.
 
     Collective over the group that the launcher made. False: this process is not one of them, and
@@ -94,7 +94,7 @@ def leave_surplus(batch: int) -> bool:
     if useful == size:
         return True
     backend = dist.get_backend()
-    store = _open_store(os.environ["MASTER_ADDR"], rank)
+    store = _open_store(os.environ["MASTER_ADDR"], rank, device)
     dist.destroy_process_group()
     if rank >= useful:
         logger.info("worker %d of %d has no share of a batch of %d", rank, size, batch)
@@ -103,10 +103,10 @@ def leave_surplus(batch: int) -> bool:
     return True
 
 
-def _open_store(host: str, rank: int) -> Any:
+def _open_store(host: str, rank: int, device: torch.device) -> Any:
     """Where the workers of a new group find each other: rank 0 picks a free port."""
     open_one = torch.distributed.TCPStore  # type: ignore[attr-defined]
     own = open_one(host, 0, is_master=True, wait_for_workers=False) if rank == 0 else None
     port = [own.port if own else 0]
-    dist.broadcast_object_list(port, src=0)
+    dist.broadcast_object_list(port, src=0, device=device)
     return own or open_one(host, port[0], is_master=False)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from extpose.config import TrainConfig
+from extpose.training.starts import read_starts
 from tests.chaos.local_faults import Bench
 from tests.chaos.outcome import (
     Outcome,
     largest_difference,
     last_step,
     rounding_differences,
-    starts,
 )
 from tests.chaos.victim import FAST, PATIENCE, Victim, wait_for
 
@@ -65,16 +65,16 @@ def _come_and_go(config: TrainConfig, straight: Path, *, is_short: bool) -> Iter
 
         def settled(change: Callable[[], Any]) -> str:
             """Do it while steps are made, wait until steps are made with other workers."""
-            before, step = len(starts(out)), last_step(out) + 3
+            before, step = len(read_starts(out)), last_step(out) + 3
             wait_for(lambda: last_step(out) >= step, process)
             began, at = time.monotonic(), last_step(out)
             change()
-            wait_for(lambda: len(starts(out)) > before, process)
-            last = starts(out)[-1]
+            wait_for(lambda: len(read_starts(out)) > before, process)
+            last = read_starts(out)[-1]
             seconds = time.monotonic() - began
             return (
-                f"step {at}: {last['workers']:.0f} workers {seconds:.0f} s later, "
-                f"{last['lost']:.0f} steps done again, {last['idle']:.0f} s without a step"
+                f"step {at}: {last.workers} workers {seconds:.0f} s later, "
+                f"{last.lost} steps done again, {last.idle:.0f} s without a step"
             )
 
         wait_for(lambda: last_step(out) >= 1, process)

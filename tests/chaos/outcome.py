@@ -1,6 +1,5 @@
 """What became of a run that was hurt, beside the one that was left alone; as a row of a table."""
 
-import csv
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,15 +72,6 @@ def largest_difference(expected: Path, found: Path) -> float:
     ):
         return math.inf
     return max(float((first[name] - second[name]).abs().max()) for name in first)
-
-
-def starts(out: Path) -> list[dict[str, float]]:
-    """The rows of `starts.csv`."""
-    path = out / "starts.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def last_step(out: Path) -> int:

@@ -9,11 +9,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from extpose.config import TrainConfig
+from extpose.training.starts import read_starts
 from tests.chaos.local_faults import Bench, finished
 from tests.chaos.outcome import (
     Outcome,
     last_step,
-    starts,
 )
 from tests.chaos.victim import FAST, PATIENCE, Victim, wait_for
 
@@ -76,5 +76,5 @@ def _kill_raylet(process: BaseProcess, _out: Path) -> None:
 
 
 def _last_start(out: Path) -> str:
-    last = starts(out)[-1]
-    return json.dumps({"steps done again": last["lost"], "s idle": round(last["idle"])})
+    last = read_starts(out)[-1]
+    return json.dumps({"steps done again": last.lost, "s idle": round(last.idle)})

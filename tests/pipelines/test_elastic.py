@@ -1,6 +1,5 @@
 """Workers that come and go, requests for a checkpoint, and what a killed process leaves."""
 
-import csv
 import threading
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ from extpose.errors import TrainingError
 from extpose.training import run
 from extpose.training.checkpoint import newest_step
 from extpose.training.saving import REQUEST, ask_to_save
+from extpose.training.starts import read_starts
 from pipelines.elastic import SaveBeforeStop, scaling_config
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, read_log, write_data
@@ -51,11 +51,7 @@ def test_a_checkpoint_is_there_when_the_request_is_gone(
     monkeypatch.setattr(run, "compute_losses", real)
     train(config)
     assert read_log(config.out)["step"] == ["1", "2", "3", "4"]
-    with (config.out / "starts.csv").open(newline="") as file:
-        assert [(row["step"], row["lost"]) for row in csv.DictReader(file)] == [
-            ("0", "0"),
-            ("3", "0"),
-        ]
+    assert [(start.step, start.lost) for start in read_starts(config.out)] == [(0, 0), (3, 0)]
 
 
 def test_a_stale_request_is_forgotten(data: Path, tmp_path: Path) -> None:
@@ -98,6 +94,14 @@ def test_a_preemption_asks_now_and_then(tmp_path: Path) -> None:
     callback.asked -= 60
     callback.after_controller_state_update(state, state)
     assert request.exists()
+
+
+def test_a_run_folder_that_is_gone_is_only_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = SaveBeforeStop(tmp_path / "gone")
+    callback.after_controller_state_update(RunningState(), ResizingState(None))
+    assert "no checkpoint was asked for: FileNotFoundError" in caplog.text
 
 
 def test_scaling(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

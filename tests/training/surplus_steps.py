@@ -18,8 +18,9 @@ if __name__ == "__main__":
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     store = dist.FileStore(str(Path(sys.argv[1]) / "store"), 3)
     dist.init_process_group("gloo", store=store, rank=int(sys.argv[2]), world_size=3)
-    if leave_surplus(4):
-        workers = Workers(torch.device("cpu"))
+    device = torch.device("cpu")
+    if leave_surplus(4, device):
+        workers = Workers(device)
         total = workers.mean(torch.tensor([float(workers.rank)])) * workers.size
         print(workers.rank, workers.size, float(total))
         dist.destroy_process_group()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extpose.training.starts import delete_leftovers, note_start, silence_of
+from extpose.training.starts import delete_leftovers, note_start, read_starts, silence_of
 from extpose.training.validation import append_row, drop_rows_after
 
 
@@ -17,12 +17,13 @@ def test_each_start_is_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert not caplog.text
     note_start(tmp_path, step=40, workers=1, lost=7, idle=31.5)
     assert "goes on from step 40 with 1 workers; 7 steps are done again, 32 s" in caplog.text
-    with (tmp_path / "starts.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["step"], row["workers"], row["lost"]) for row in rows] == [
-        ("0", "2", "0"),
-        ("40", "1", "7"),
-    ]
+    with (tmp_path / "starts.csv").open("a") as file:
+        file.write("17,8")
+    found = [(start.step, start.workers, start.lost) for start in read_starts(tmp_path)]
+    assert found == [(0, 2, 0), (40, 1, 7)]
+    note_start(tmp_path, step=60, workers=2, lost=1, idle=9.0)
+    assert [start.step for start in read_starts(tmp_path)] == [0, 40, 60]
+    assert read_starts(tmp_path / "none") == []
 
 
 def test_silence_and_leftovers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ def test_most_workers_that_share_evenly(batch: int, workers: int) -> None:
 
 
 def test_a_process_alone_stays() -> None:
-    assert leave_surplus(4)
+    assert leave_surplus(4, torch.device("cpu"))
 
 
 def test_three_workers_and_a_batch_of_four_make_a_group_of_two(tmp_path: Path) -> None:
