@@ -34,7 +34,7 @@ PLACES: dict[Place, str] = {
 }
 REFUSED = 3
 PACE, FAST = "CHAOS_PACE", "fast"
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
