@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extpose.training.starts import delete_leftovers, note_start, read_starts, silence_of
@@ -38,6 +38,7 @@ def test_silence_and_leftovers(tmp_path: Path) -> None:
     assert whole.exists()
 
 
+@settings(deadline=None, max_examples=60)
 @given(cut=st.integers(0, 80), step=st.integers(0, 5))
 def test_a_table_cut_off_anywhere_is_gone_on_with(
     tmp_path_factory: pytest.TempPathFactory, cut: int, step: int
