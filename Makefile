@@ -9,10 +9,10 @@ BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 # OpenMP threads that wait by spinning steal the cores from the other processes.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help venv demo test lint bench chaos clean
+.PHONY: help venv demo test lint bench chaos chaos-train clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 14
 
 venv: $(STAMP) ## Make .venv with the package and everything that tests need
 
@@ -46,6 +46,9 @@ bench: $(STAMP) ## Every benchmark, one after the other
 
 chaos: $(STAMP) ## Kill and break things at random moments, and compare what comes out in the end
 	$(BIN)/python -m tests.chaos.preprocess $(CHAOS_OPTIONS)
+
+chaos-train: $(STAMP) ## Kill trainings at seeded moments; CHAOS_OPTIONS="--seed 2 --runs 10"
+	$(BIN)/python -W ignore -m tests.chaos.train $(CHAOS_OPTIONS)
 
 clean: ## Remove the environment, caches and what the demo made; `data/` and `runs/` stay
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -306,9 +306,14 @@ class TrainConfig:
     """Project of Weights & Biases that the run is also logged to; needs the package `wandb`."""
     num_workers: int = 1
     """Training processes: Ray Train workers."""
+    min_workers: int = 0
+    """Go on with as few workers as this when the cluster has no room for `num_workers`, and take in
+    those that join; 0: always `num_workers`. `batch` stays, so does the order of samples."""
+    resize_seconds: float = 60.0
+    """With `min_workers`: time from one look at the cluster for room to the next."""
     use_gpu: bool = False
     max_failures: int = 3
-    """Worker failures after which Ray Train gives up."""
+    """Worker failures without a new checkpoint between them after which the run is given up."""
     launcher: Literal["ray", "local"] = "ray"
     """`local`: one process, without Ray."""
     model: ModelConfig = field(default_factory=ModelConfig)

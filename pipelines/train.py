@@ -1,7 +1,8 @@
 """Training: one process on its own, or the workers of Ray Train around the same function.
 
 Checkpoints are the run folder's own (`extpose.training.checkpoint`), on storage that all workers
-see; Ray starts a new group of workers after a failure, and they go on from the newest one.
+see; Ray starts a new group of workers after a failure, and they go on from the newest one. With
+`min_workers` their number follows what the cluster has room for (`pipelines.elastic`).
 """
 
 import csv
@@ -13,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extpose.config import TrainConfig
 from extpose.errors import ExtPoseError, TrainingError
 from extpose.storage import absolute
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 POLL_SECONDS = 1.0
 logger = logging.getLogger(__name__)
@@ -27,24 +31,33 @@ def train(config: TrainConfig) -> Path:
     """Train, or go on with the run in `config.out`; returns the path of `model.safetensors`.
 
     Raises TrainingError for a config that cannot work, a loss that is not finite, and workers
-    that failed more than `config.max_failures` times.
+    that failed more than `config.max_failures` times without a new checkpoint.
     """
     config = _with_absolute_paths(config)
+    _check_workers(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    if config.num_workers < 1 or config.batch % config.num_workers:
-        raise TrainingError(
-            f"batch={config.batch} cannot be shared out evenly to num_workers={config.num_workers}"
-        )
     if config.launcher == "ray":
         _train_on_ray(config)
-    elif config.num_workers != 1:
-        raise TrainingError(f"launcher local is one process, num_workers is {config.num_workers}")
     else:
         from extpose.training.run import run_worker
         from pipelines.held_out import open_held_out
 
         run_worker(config, open_held_out(config))
     return config.out / "model.safetensors"
+
+
+def _check_workers(config: TrainConfig) -> None:
+    most, least = config.num_workers, config.min_workers
+    if config.launcher == "local" and (most != 1 or least):
+        raise TrainingError(
+            f"launcher local is one process, num_workers is {most}, min_workers {least}"
+        )
+    if not 0 <= least <= most:
+        raise TrainingError(f"min_workers={least} is not between 0 and num_workers={most}")
+    if most < 1 or (not least and config.batch % most):
+        raise TrainingError(
+            f"batch={config.batch} cannot be shared out evenly to num_workers={most}"
+        )
 
 
 PATHS = ("out", "init", "body_model", "mocap", "validation")
@@ -62,35 +75,47 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 def _train_on_ray(config: TrainConfig) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train import TrainingFailedError
 
+    from extpose.training.checkpoint import newest_step
+    from extpose.training.saving import CHECKPOINTS
     from pipelines.runtime import ray_session
 
-    # A name of its own for each start: Ray must not resume, the run folder does.
-    storage = config.out / "ray"
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"config": config},
-        scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": 1, "GPU": 1} if config.use_gpu else {"CPU": 1},
-        ),
-        run_config=RunConfig(
-            name=uuid.uuid4().hex,
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
-    )
+    storage, checkpoints = config.out / "ray", config.out / CHECKPOINTS
     with ray_session(), _progress_lines(config):
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise TrainingError(f"{config.out}: the workers failed: {error}") from error
+        while True:
+            before = newest_step(checkpoints)
+            try:
+                result = _make_trainer(config, storage).fit()
+                break
+            except TrainingFailedError as error:
+                step = newest_step(checkpoints)
+                if step <= before:
+                    raise TrainingError(f"{config.out}: the workers failed: {error}") from error
+                logger.warning("the workers failed, but got to step %d: starts anew", step)
     shutil.rmtree(storage, ignore_errors=True)
     if result.return_value:
         raise TrainingError(result.return_value)
+
+
+def _make_trainer(config: TrainConfig, storage: Path) -> "TorchTrainer":
+    from ray.train import FailureConfig, RunConfig
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.elastic import SaveBeforeStop, scaling_config
+
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"config": config},
+        scaling_config=scaling_config(config),
+        run_config=RunConfig(
+            # A name of its own for each start: Ray must not resume, the run folder does.
+            name=uuid.uuid4().hex,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            callbacks=[SaveBeforeStop(config.out)],
+        ),
+    )
 
 
 def _worker(settings: dict[str, TrainConfig]) -> str:
@@ -107,9 +132,12 @@ def _worker(settings: dict[str, TrainConfig]) -> str:
 
 @contextmanager
 def _progress_lines(config: TrainConfig) -> Iterator[None]:
-    """Tell in this process what rank 0 appends to the log, every `log_every` steps."""
+    """Tell in this process what rank 0 appends to the log, every `log_every` steps; and starts."""
+    from extpose.training.starts import read_starts
+
     done = threading.Event()
-    thread = threading.Thread(target=_follow, args=(config, done), daemon=True)
+    old = len(read_starts(config.out))
+    thread = threading.Thread(target=_follow, args=(config, done, old), daemon=True)
     thread.start()
     try:
         yield
@@ -118,9 +146,14 @@ def _progress_lines(config: TrainConfig) -> Iterator[None]:
         thread.join()
 
 
-def _follow(config: TrainConfig, done: threading.Event) -> None:
+def _follow(config: TrainConfig, done: threading.Event, starts: int) -> None:
+    from extpose.training.starts import read_starts
+
     path, told = config.out / "log.csv", 0
     while not done.wait(POLL_SECONDS):
+        for start in (new := read_starts(config.out)[starts:]):
+            logger.info("%s", start)
+        starts += len(new)
         if not path.exists():
             continue
         with path.open(newline="") as file:

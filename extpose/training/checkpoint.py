@@ -152,6 +152,11 @@ def find_latest(root: Path) -> tuple[Path, CheckpointMeta] | None:
     return None
 
 
+def newest_step(root: Path) -> int:
+    """Steps of the newest checkpoint by its name, without a look inside; 0 where there is none."""
+    return max((int(folder.name.removeprefix("step_")) for folder in _folders(root)), default=0)
+
+
 def read_meta(folder: Path) -> CheckpointMeta:
     """The meta data of a complete checkpoint. Raises CheckpointError where a file is damaged."""
     path = folder / META_FILE

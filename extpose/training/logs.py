@@ -3,6 +3,7 @@
     config.json  versions.json  code.diff     the config, library versions and commit, local edits
     parameters.json                           how many there are, are trained, and were added
     log.csv                                   one line a step
+    starts.csv                                one line a start: workers, steps done again, time lost
     first_batch.png                           what the network got first
     validation.csv  best.safetensors          metrics on held-out clips; the best weights
     report.html                               curves, to be looked at
@@ -36,6 +37,7 @@ from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
 from extpose.training.page import write_page
 from extpose.training.plain import AUTOCAST
+from extpose.training.starts import delete_leftovers, note_start, silence_of
 from extpose.training.throughput import Throughput
 from extpose.training.trackers import open_trackers
 from extpose.training.trainable import ParameterCount
@@ -55,7 +57,10 @@ class RunLog:
         self.out.mkdir(parents=True, exist_ok=True)
         write_run_facts(config, throughput)
         self.path = self.out / "log.csv"
-        drop_rows_after(self.path, start_step)
+        idle = silence_of(self.path)
+        lost = drop_rows_after(self.path, start_step)
+        delete_leftovers(self.out)
+        note_start(self.out, step=start_step, workers=throughput.workers, lost=lost, idle=idle)
         settings = config_to_json(config)
         self.trackers = open_trackers(config, settings, start_step=start_step)
 

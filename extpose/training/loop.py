@@ -63,14 +63,16 @@ def train(
     start: Progress,
     report: Callable[[StepRecord, Batch], None],
     save: Callable[[Progress], None],
+    is_asked_to_save: Callable[[], bool] = bool,
     adversary: Adversary | None = None,
     damage: Damage | None = None,
 ) -> Progress:
     """Train from `start` to `config.steps` or `config.max_seconds`; saving on the way.
 
     `batches` yields this worker's micro-batches from step `start.step` on. `report` gets each
-    step's record and its last micro-batch; every worker calls `report` and `save`. Raises
-    TrainingError, on every worker, for a loss or gradient that is not finite.
+    step's record and its last micro-batch; every worker calls `report` and `save`. It also saves
+    after a step before which `is_asked_to_save` was true on rank 0. Raises TrainingError, on every
+    worker, for a loss or gradient that is not finite.
     """
     source, progress = iter(batches), start
     started = time.perf_counter() - start.seconds
@@ -78,12 +80,13 @@ def train(
         step = progress.step
         began = time.perf_counter()
         part = _accumulate(config, engine, source, losses, adversary, step=step)
-        # Rank 0's clock counts for all, so that all stop at the same step.
-        clock = time.perf_counter() - started if engine.workers.rank == 0 else 0.0
-        size = engine.workers.size
+        size, is_first = engine.workers.size, engine.workers.rank == 0
+        # Rank 0's clock counts for all, so that all stop at the same step; so do its requests.
+        clock = time.perf_counter() - started if is_first else 0.0
+        asked = float(is_first and is_asked_to_save())
         counts = [float(bool(part.broken)), len(part.skipped) * size]
-        own = torch.tensor([*part.values, clock * size, *counts])
-        loss, *values, seconds, any_broken, skipped = engine.workers.mean(own).tolist()
+        own = torch.tensor([*part.values, clock * size, asked, *counts])
+        loss, *values, seconds, is_asked, any_broken, skipped = engine.workers.mean(own).tolist()
         if skipped and damage is not None:
             damage.note(part.skipped)
         if any_broken:
@@ -111,7 +114,8 @@ def train(
         )
         report(record, part.batch)
         progress = Progress(step=step + 1, seconds=seconds)
-        if is_done(config, progress) or progress.step % config.checkpoint_every == 0:
+        is_due = progress.step % config.checkpoint_every == 0
+        if is_done(config, progress) or is_due or is_asked:
             save(progress)
     return progress
 

@@ -5,8 +5,7 @@ goes on from the newest. Who starts the workers is not known here.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import cv2
 import torch
@@ -22,40 +21,39 @@ from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained, save_model
 from extpose.params import Prediction
 from extpose.training.adversary import Adversary
-from extpose.training.checkpoint import (
-    CheckpointMeta,
-    CheckpointWriter,
-    find_latest,
-    read_state,
-)
+from extpose.training.checkpoint import find_latest, read_state
 from extpose.training.damage import Damage
 from extpose.training.engine import Engine, create_engine, worker_device
-from extpose.training.logs import RunLog, code_version, config_hash
+from extpose.training.logs import RunLog, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
 from extpose.training.mocap import read_mocap
+from extpose.training.saving import CHECKPOINTS, Saver
 from extpose.training.state import EXTRA, section
 from extpose.training.throughput import open_throughput
 from extpose.training.trackers import check_trackers
 from extpose.training.trainable import count_parameters, select_trainable
 from extpose.training.validation import Score, Validation, refuse_overlap
-from extpose.training.workers import Workers
+from extpose.training.workers import Workers, leave_surplus
 
-CHECKPOINTS = "checkpoints"
 WEIGHTS = "model.safetensors"
 
 
 def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     """Train (or go on) and write `model.safetensors`; collective over the workers of the run.
 
-    `score` gives the metrics on held-out clips, where there are any.
+    `score` gives the metrics on held-out clips, where there are any. With `config.min_workers`,
+    workers that the batch cannot be shared out to return at once.
 
     Raises TrainingError on every worker for what another try would not change.
     """
     if config.engine.threads:
         cv2.setNumThreads(config.engine.threads)
     check_trackers(config)
-    workers = Workers(worker_device(config.use_gpu))
+    device = worker_device(config.use_gpu)
+    if config.min_workers and not leave_surplus(config.batch, device):
+        return
+    workers = Workers(device)
     dataset = open_dataset(config)
     try:
         sizes = {"batch": config.batch, "micro_batch": config.engine.micro_batch}
@@ -94,7 +92,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
         refuse_overlap(score.shards, dataset.index)
         validation = Validation(config, engine, score, start_step=start.step)
     watch = _Watch(log, validation)
-    saver = _Saver(config, engine, adversary)
+    saver = Saver(config, engine, adversary)
     limit = config.loader.max_damaged
     try:
         done = train(
@@ -107,6 +105,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
             start=start,
             report=watch,
             save=saver,
+            is_asked_to_save=lambda: saver.is_asked,
             adversary=adversary,
             damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
         )
@@ -245,48 +244,3 @@ class _Watch:
         values = self.validation(step, is_last=is_last) if self.validation else None
         if values is not None and self.log is not None:
             self.log.add_validation(values, step)
-
-
-class _Saver:
-    """Saves on the way; collective, and leaves with the last checkpoint complete."""
-
-    def __init__(self, config: TrainConfig, engine: Engine, adversary: Adversary | None) -> None:
-        self.config, self.engine, self.adversary = config, engine, adversary
-        root, keep = config.out / CHECKPOINTS, config.keep_checkpoints
-        is_first = engine.workers.rank == 0
-        self.writer = CheckpointWriter(root, keep=keep) if is_first else None
-
-    def __call__(self, progress: Progress) -> None:
-        state = self.engine.gather_state()
-        if self.adversary is not None:
-            state |= {EXTRA + name: value for name, value in self.adversary.state().items()}
-        meta = CheckpointMeta(
-            step=progress.step,
-            seconds=progress.seconds,
-            world_size=self.engine.workers.size,
-            backend=self.config.engine.backend,
-            zero_stage=self.config.engine.zero_stage,
-            config_hash=config_hash(self.config),
-            version=code_version(),
-            model_config=asdict(self.config.model),
-        )
-        self._together(lambda writer: writer.save(state, meta))
-
-    def finish(self) -> None:
-        """Wait for the last one. Raises TrainingError on every worker where it failed."""
-        self._together(CheckpointWriter.finish)
-
-    def close(self) -> None:
-        """Whatever happened: let the thread end what it is writing."""
-        if self.writer is not None:
-            self.writer.close()
-
-    def _together(self, act: Callable[[CheckpointWriter], None]) -> None:
-        error = ""
-        if self.writer is not None:
-            try:
-                act(self.writer)
-            except CheckpointError as failure:
-                error = str(failure)
-        if error := self.engine.workers.from_first(error):
-            raise TrainingError(error)

@@ -107,13 +107,19 @@ def append_row(path: Path, values: Mapping[str, object]) -> None:
         writer.writerow({name: repr(value) for name, value in values.items()})
 
 
-def drop_rows_after(path: Path, step: int) -> None:
-    """Forget the lines of later steps, and one that was cut off."""
+def drop_rows_after(path: Path, step: int) -> int:
+    """Forget the lines of later steps, and one that was cut off; returns how many it forgot.
+
+    Atomic: a process that ends in here leaves the old table or the new one.
+    """
     if not path.exists():
-        return
-    header, *lines = path.read_text().splitlines(keepends=True)
+        return 0
+    header, *lines = path.read_text().splitlines(keepends=True) or [""]
     kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
-    if kept:
-        path.write_text("".join([header, *kept]))
-    else:
+    if not kept:
         path.unlink()
+    elif len(kept) < len(lines):
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text("".join([header, *kept]))
+        partial.replace(path)
+    return len(lines) - len(kept)

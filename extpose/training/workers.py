@@ -1,5 +1,7 @@
 """The processes of a training run, whoever started them (Ray Train, or nobody: then it is one)."""
 
+import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +9,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 class Workers:
@@ -70,3 +74,39 @@ def join_alone(device: torch.device) -> None:
         backend = "nccl" if device.type == "cuda" else "gloo"
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
+
+
+def useful_workers(batch: int, workers: int) -> int:
+    """The most of these workers that `batch` clips can be shared out to evenly."""
+    return max(count for count in range(1, workers + 1) if batch % count == 0)
+
+
+def leave_surplus(batch: int, device: torch.device) -> bool:
+    """Make the process group one of the workers that the batch can be shared out to.
+
+    Collective over the group that the launcher made. False: this process is not one of them, and
+    is in no group any more.
+    """
+    if not dist.is_initialized():
+        return True
+    rank, size = dist.get_rank(), dist.get_world_size()
+    useful = useful_workers(batch, size)
+    if useful == size:
+        return True
+    backend = dist.get_backend()
+    store = _open_store(os.environ["MASTER_ADDR"], rank, device)
+    dist.destroy_process_group()
+    if rank >= useful:
+        logger.info("worker %d of %d has no share of a batch of %d", rank, size, batch)
+        return False
+    dist.init_process_group(backend, store=store, rank=rank, world_size=useful)
+    return True
+
+
+def _open_store(host: str, rank: int, device: torch.device) -> Any:
+    """Where the workers of a new group find each other: rank 0 picks a free port."""
+    open_one = torch.distributed.TCPStore  # type: ignore[attr-defined]
+    own = open_one(host, 0, is_master=True, wait_for_workers=False) if rank == 0 else None
+    port = [own.port if own else 0]
+    dist.broadcast_object_list(port, src=0, device=device)
+    return own or open_one(host, port[0], is_master=False)
