@@ -126,7 +126,9 @@ def config_hash(config: TrainConfig) -> str:
     parts = {name: values[name] for name in names} | {"mocap": config.mocap is not None}
     for name in ("workers", "max_damaged"):
         del parts["loader"][name]
-    for name in ("threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage"):
+    for name in (
+        "threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage", "offload",
+    ):  # fmt: skip
         del parts["engine"][name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
