@@ -31,7 +31,7 @@ from torch import Tensor
 
 from extpose.batch import Batch
 from extpose.config import TrainConfig
-from extpose.data.window import IMAGE_MEAN, IMAGE_STD
+from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
 from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
 from extpose.training.page import write_page
