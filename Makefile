@@ -32,8 +32,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## A real video through the whole line; pictures and report in demo/
 	$(BIN)/extpose demo --out demo $(DEMO_OPTIONS)
 
-test: $(STAMP) ## All tests
-	$(BIN)/pytest
+test: $(STAMP) ## All tests, on up to four cores
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(STAMP) ## Style, types, and who may import whom
 	$(BIN)/ruff check .

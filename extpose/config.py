@@ -252,6 +252,9 @@ class EngineConfig:
 
     backend: Literal["deepspeed", "plain"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["nothing", "optimizer", "parameters"] = "nothing"
+    """What ZeRO keeps in main memory instead of on the GPU: gradients and the optimiser's state
+    (stages 1 to 3), or the weights too (stage 3)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     lr: float = 1e-5
     weight_decay: float = 1e-3

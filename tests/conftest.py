@@ -14,6 +14,29 @@ from tests.clips import random_clip
 from tests.s3_server import S3Server, s3_server, use_s3
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: more threads would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `-n`: all tests with Ray in one process, which shares one local Ray, and first.
+
+    The long ones then one by one, the others a file at a time, which shares its fixtures.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        name = item.path.as_posix()
+        if item.get_closest_marker("ray"):
+            name = "ray"
+        elif item.get_closest_marker("slow"):
+            name = item.nodeid
+        item.add_marker(pytest.mark.xdist_group(name))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        kinds = ("ray", "slow")
+        items.sort(key=lambda item: [not item.get_closest_marker(kind) for kind in kinds])
 
 
 @pytest.fixture

@@ -30,15 +30,12 @@ from extpose.data.augment import (
 )
 from extpose.data.crop import compose_affine
 from extpose.data.labels import make_targets, points_to_crop
+from extpose.data.normalise import normalisation_table, normalise
 from extpose.data.occluder import cover
 from extpose.data.skeleton import draw_skeleton
 from extpose.errors import ShardError
 from extpose.keypoints import FLIP_PAIRS
 from extpose.schema import Clip
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""ImageNet's, for RGB in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,8 @@ def make_batch(
     """
     _check(clips, num_frames)
     shape = (len(clips), num_frames, 3, size, size)
-    rgb, drawn = torch.empty(shape), torch.empty(shape)
+    # numpy asks for huge pages: fresh memory then costs a third of torch's.
+    rgb, drawn = np.empty(shape, np.float32), np.empty(shape, np.float32)
     valid = np.zeros((len(clips), num_frames), bool)
     boxes = np.empty((len(clips), num_frames, 3), np.float32)
     keypoints = np.zeros((*shape[:2], *clips[0].keypoints_2d.shape[1:]), np.float32)
@@ -91,12 +89,12 @@ def make_batch(
         if view.masking.rgb:
             rgb[i] = 0
         else:
-            _fill_rgb(rgb[i].numpy(), clip, view, affine=affine)
+            _fill_rgb(rgb[i], clip, view, affine=affine)
         if view.masking.skeleton:
             drawn[i] = 0
         else:
             points = skeleton_keypoints(clip, view, affine=affine, size=size)
-            _fill_skeleton(drawn[i, :t].numpy(), clip, view, points=points, config=skeleton)
+            _fill_skeleton(drawn[i, :t], clip, view, points=points, config=skeleton)
             keypoints[i, :t] = normalise_keypoints(points, size=size)
         boxes[i, :t] = network_boxes(clip, view.augmentation)
         for filled in (rgb, drawn, keypoints, boxes):
@@ -105,8 +103,8 @@ def make_batch(
     augmentations = [view.augmentation for view in views]
     return Batch(
         keys=tuple(clip.key for clip in clips),
-        rgb=rgb,
-        skeleton=drawn,
+        rgb=torch.from_numpy(rgb),
+        skeleton=torch.from_numpy(drawn),
         valid=torch.from_numpy(valid),
         crop_box_img=torch.from_numpy(boxes),
         keypoints_crop=torch.from_numpy(keypoints),
@@ -126,13 +124,6 @@ def network_boxes(clip: Clip, augmentation: Augmentation) -> Float32[np.ndarray,
     centers = linear @ center + clip.crop_to_img[:, :, 2]
     sides = scale * meta.skeleton_size * augmentation.scale
     return np.column_stack([centers, sides]).astype(np.float32)
-
-
-def normalisation_table(color: Float32[np.ndarray, " 3"]) -> Float32[np.ndarray, "3 256"]:
-    """What each 8-bit value of each channel becomes: times the colour, clipped, normalised."""
-    values = np.minimum(np.arange(256) * color[:, None].astype(np.float64), 255) / 255
-    mean, std = np.array(IMAGE_MEAN)[:, None], np.array(IMAGE_STD)[:, None]
-    return ((values - mean) / std).astype(np.float32)
 
 
 NO_COLOR = np.ones(3, np.float32)
@@ -166,7 +157,7 @@ def _fill_rgb(
             bgr = cv2.warpAffine(bgr, stored_to_crop, (size, size), flags=cv2.INTER_LINEAR)
         for occluder in view.augmentation.occluders:
             cover(bgr, occluder, frame)
-        _normalise(out[frame], bgr[..., ::-1], table)
+        normalise(out[frame], bgr, table, is_bgr=True)
 
 
 def _fill_skeleton(
@@ -184,10 +175,10 @@ def _fill_skeleton(
         for frame, data in enumerate(clip.skeleton):
             member = f"{frame:03d}.skeleton.png"
             bgr = _decode(data, cv2.IMREAD_COLOR, clip, member, side=size)
-            _normalise(out[frame], bgr[..., ::-1], table)
+            normalise(out[frame], bgr, table, is_bgr=True)
         return
     for frame, keypoints in enumerate(points):
-        _normalise(out[frame], draw_skeleton(keypoints, meta.keypoint_set, size, config), table)
+        normalise(out[frame], draw_skeleton(keypoints, meta.keypoint_set, size, config), table)
 
 
 def skeleton_keypoints(
@@ -208,16 +199,6 @@ def normalise_keypoints(
     normalised[..., :2] = points[..., :2] / size - 0.5
     normalised[points[..., 2] == 0] = 0
     return normalised
-
-
-def _normalise(
-    out: Float32[np.ndarray, "3 h w"],
-    rgb: UInt8[np.ndarray, "h w 3"],
-    table: Float32[np.ndarray, "3 256"],
-) -> None:
-    for channel in range(3):
-        plane = np.ascontiguousarray(rgb[..., channel])
-        cv2.LUT(plane, table[channel : channel + 1], dst=out[channel])
 
 
 def _decode(

@@ -24,13 +24,11 @@ from extpose.errors import TrainingError
 from extpose.model.vit import Block
 from extpose.model_config import SkeletonInput
 from extpose.params import PoseParams, Prediction
-from extpose.training.plain import AUTOCAST, PlainEngine, create_optimizer
+from extpose.training.plain import PlainEngine, create_optimizer
 from extpose.training.state import adam_state, load_adam_state, load_scaler_state, scaler_state
 from extpose.training.workers import Workers, join_alone
+from extpose.training.zero_settings import check_offload, deepspeed_settings
 from extpose.training.zero_state import gather_zero_state, load_zero_state
-
-BUCKET_ELEMENTS = 50_000_000
-"""Of ZeRO's communication buffers; its default of 500 million asks for 2 GB at once."""
 
 
 @runtime_checkable
@@ -83,6 +81,7 @@ def create_engine(
         raise TrainingError("use_gpu is set, but torch sees no CUDA device")
     if config.precision == "fp16" and not use_gpu:
         raise TrainingError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    check_offload(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = worker_device(use_gpu)
@@ -211,28 +210,6 @@ def return_tensors(model: nn.Module) -> None:
         return params.global_orient, params.pose, params.betas, prediction.crop_cam
 
     model.forward = flat_forward
-
-
-def deepspeed_settings(
-    config: EngineConfig, *, accumulation: int, micro_batch: int
-) -> dict[str, Any]:
-    """DeepSpeed's own configuration."""
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": config.clip_grad_norm,
-        "steps_per_print": 10**9,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "reduce_bucket_size": BUCKET_ELEMENTS,
-            "allgather_bucket_size": BUCKET_ELEMENTS,
-        },
-    }
-    if config.precision in AUTOCAST:
-        dtype = str(AUTOCAST[config.precision]).removeprefix("torch.")
-        settings["torch_autocast"] = {"enabled": True, "dtype": dtype}
-    return settings
 
 
 def import_deepspeed(device: torch.device) -> Any:

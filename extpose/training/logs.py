@@ -32,7 +32,7 @@ from torch import Tensor
 
 from extpose.batch import Batch
 from extpose.config import TrainConfig
-from extpose.data.window import IMAGE_MEAN, IMAGE_STD
+from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
 from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
 from extpose.training.page import write_page
@@ -131,7 +131,9 @@ def config_hash(config: TrainConfig) -> str:
     parts = {name: values[name] for name in names} | {"mocap": config.mocap is not None}
     for name in ("workers", "max_damaged"):
         del parts["loader"][name]
-    for name in ("threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage"):
+    for name in (
+        "threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage", "offload",
+    ):  # fmt: skip
         del parts["engine"][name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

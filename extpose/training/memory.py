@@ -14,8 +14,8 @@ from torch import nn
 
 from extpose.model.vit import call_scopes
 from extpose.model_config import ModelConfig
-from extpose.training.engine import BUCKET_ELEMENTS
 from extpose.training.flops import head_streams, num_tokens
+from extpose.training.zero_settings import BUCKET_ELEMENTS
 
 FP32 = 4
 WHOLE_BELOW = 100_000

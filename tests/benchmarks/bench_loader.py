@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from extpose.config import AugmentConfig, DataConfig
 from extpose.data.clip import encode_jpeg, encode_png, redraw_skeleton
 from extpose.data.loader import ClipDataset
+from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
 from extpose.data.sampler import Draw
 from extpose.data.shards import ShardIndex, write_shard
-from extpose.data.window import IMAGE_MEAN, IMAGE_STD
 from extpose.recipes import RECIPES
 from extpose.schema import Clip
 from extpose.training.page import read_table

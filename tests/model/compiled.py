@@ -1,4 +1,4 @@
-"""Attention under `torch.compile`: `python -m tests.model.compiled BACKEND`.
+"""Attention under `torch.compile`: `python -m tests.model.compiled BACKEND ...`.
 
 A process of its own, since PyTorch's compiler cannot trace the shape checks that tests run with.
 """
@@ -23,4 +23,6 @@ def check_attention(backend: str) -> None:
 
 
 if __name__ == "__main__":
-    check_attention(sys.argv[1])
+    for backend in sys.argv[1:]:
+        torch.compiler.reset()
+        check_attention(backend)

@@ -305,6 +305,7 @@ def test_true_evidence_and_windows_reach_the_network(checkpoint: Path, tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_workers_change_nothing(checkpoint: Path, tmp_path: Path) -> None:
     data = shards(tmp_path / "data", [synthetic_clip(f"a{i}", seed=i) for i in range(2)])
     write_shard(data / "1.tar", [synthetic_clip("b", seed=5)])

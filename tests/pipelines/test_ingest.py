@@ -326,6 +326,7 @@ def test_a_full_disk_stops_the_run(root: Path, tmp_path: Path, monkeypatch) -> N
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
 def test_workers_change_nothing(root: Path, tmp_path: Path) -> None:
     # Workers cannot import this file, so the made-up data set travels by value.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])

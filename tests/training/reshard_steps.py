@@ -21,14 +21,18 @@ from extpose.batch import Batch
 from extpose.config import EngineConfig
 from extpose.model.extpose import ExtPose
 from extpose.training.engine import Engine, create_engine
-from tests.training.zero_steps import MODEL
+from tests.engines.steps import MODEL
 
 CLIPS, HALF, STEPS = 4, 3, 6
 ENGINES = {
     "plain": EngineConfig(backend="plain", clip_grad_norm=0.5),
     **{f"zero-{n}": EngineConfig(zero_stage=n, clip_grad_norm=0.5) for n in (1, 2, 3)},
+    "offloaded": EngineConfig(zero_stage=3, offload="parameters", clip_grad_norm=0.5),
 }
-TAKEN_OVER = {"plain": "zero-3", "zero-1": "zero-1", "zero-2": "plain", "zero-3": "zero-3"}
+TAKEN_OVER = {
+    "plain": "offloaded", "zero-1": "zero-1", "zero-2": "plain", "zero-3": "zero-3",
+    "offloaded": "zero-2",
+}  # fmt: skip
 """For each engine, whose state it goes on from at the other number of workers."""
 State = dict[str, torch.Tensor]
 

@@ -1,10 +1,9 @@
 """The adversarial term: who learns from what, weights of clips, real poses, state.
 
-Its numbers against the reference's are in `tests/parity`.
+Its numbers against the reference's are in `tests/parity`, two workers against one in
+`tests/engines`.
 """
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from extpose.training.mocap import Mocap, read_mocap
 from extpose.training.workers import Workers
 
 B, T = 4, 3
-SCRIPT = Path(__file__).parent / "adversary_steps.py"
 
 
 def make_mocap(count: int = 50, *, seed: int = 0) -> Mocap:
@@ -229,21 +227,6 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     adversary.term(prediction, FULL)
     with pytest.raises(TrainingError, match="step 5: the discriminator's loss is not finite"):
         adversary.step(4)
-
-
-@pytest.mark.slow
-def test_two_workers_are_one() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (
-        [float(value) for value in line.split()[1:]]
-        for line in done.stdout.splitlines()
-        if line.startswith("STEPS")
-    )
-    assert one == pytest.approx(two, rel=1e-5)
-    assert len(one) == 4
 
 
 def write(path: Path, **arrays: np.ndarray) -> Path:

@@ -87,7 +87,7 @@ def test_two_workers_go_on_from_one_and_one_from_two(tmp_path: Path) -> None:
         assert run.returncode == 0, errors[-3000:]
     lines = [line.split() for out, _ in outputs for line in out.splitlines()]
     found = [line for line in lines if line[:1] in (["STRAIGHT"], ["RESUMED"])]
-    assert len(found) == 16
+    assert len(found) == 20
     expected = [float(value) for value in found[0][3:]]
     assert expected[-1] < expected[0]
     for kind, name, exact, *losses in found:
