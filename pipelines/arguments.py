@@ -129,6 +129,7 @@ class MultiviewArgs:
     """A file with `joints_world` to compare the first person with."""
 
 
+@dataclass(frozen=True)
 class ExplainArgs:
     """`extpose explain`."""
 
