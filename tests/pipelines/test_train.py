@@ -121,7 +121,7 @@ def test_one_clip_is_overfitted_and_the_run_folder_is_complete(tmp_path: Path) -
     versions = json.loads((config.out / "versions.json").read_text())
     assert "torch" in versions
     assert versions["attention"].startswith("PyTorch's CPU flash kernel (cpu, ")
-    assert cv2.imread(str(config.out / "first_batch.png")).shape == (64, 64, 3)
+    assert cv2.imread(str(config.out / "first_batch.png")).shape == (260, 260, 3)
     assert not list(config.out.rglob("*.tmp"))
 
 
