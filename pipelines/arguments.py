@@ -203,6 +203,8 @@ class ExportArgs:
     """Folder of a training run, or of one of its checkpoints."""
     out: tyro.conf.Positional[Path]
     """File to write."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """In which weights are stored; `fp16` is half the bytes."""
 
 
 @dataclass(frozen=True)

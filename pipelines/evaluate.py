@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from extpose.data.loader import find_shards
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
+from extpose.model.weights import packaged_checkpoint
 from extpose.predictions import PredictionError, save_predictions
 from extpose.storage import Location, hash_file, read_bytes
 from extpose.training.logs import find_commit
@@ -84,6 +85,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     config = open_benchmark(config)
     shards = find_shards(config.data)
+    if config.checkpoint is None and config.predictions is None:
+        body = ShardIndex(shards[:1]).read_clip(0).meta.body
+        config = replace(config, checkpoint=packaged_checkpoint(body, config.body_model))
     scorer = ShardScorer(config)
     try:
         # Before hours of prediction, not after.
