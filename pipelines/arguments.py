@@ -21,7 +21,7 @@ class DemoArgs:
 
     out: Path = Path("demo")
     """Folder of everything that is made."""
-    train_seconds: float = 150.0
+    train_seconds: float = 60.0
     """How long the small network is trained."""
     num_clips: int = 256
     """Synthetic clips to train on."""
