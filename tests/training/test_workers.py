@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from extpose.training.workers import leave_surplus, useful_workers
@@ -13,7 +13,6 @@ from extpose.training.workers import leave_surplus, useful_workers
 SCRIPT = Path(__file__).parent / "surplus_steps.py"
 
 
-@settings(deadline=None)
 @given(batch=st.integers(1, 500), workers=st.integers(1, 64))
 def test_most_workers_that_share_evenly(batch: int, workers: int) -> None:
     useful = useful_workers(batch, workers)
