@@ -31,6 +31,6 @@ def test_three_workers_and_a_batch_of_four_make_a_group_of_two(tmp_path: Path) -
         subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True)
         for rank in range(3)
     ]
-    told = [process.communicate(timeout=120)[0].split() for process in processes]
+    told = [process.communicate(timeout=300)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert told == [["0", "2", "1.0"], ["1", "2", "1.0"], ["surplus"]]
