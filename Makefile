@@ -8,6 +8,8 @@ BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 # OpenMP threads that wait by spinning steal the cores from the other processes.
 export OMP_WAIT_POLICY := PASSIVE
+# Without compiled files every process, each of Ray's too, would compile all of torch again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv demo test lint bench chaos chaos-train clean
 

@@ -39,7 +39,7 @@ def assert_equal(found, expected, atol: float) -> None:
 
 @pytest.mark.parametrize("backend", [CPU_FLASH, MATH, replace(MATH, multiple=8)])
 @pytest.mark.parametrize("scope", SCOPES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     s=st.integers(1, 2), t=st.integers(1, 4), n=st.integers(1, 6), c=st.sampled_from([5, 16, 80])
 )
@@ -137,7 +137,7 @@ def test_a_list_of_scopes_reaches_as_far_as_their_composition(scopes, reach):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data(), s=st.integers(1, 2), b=st.integers(1, 4))
 def test_padding_equals_the_dense_mask(scope, data, s, b):
     """Any mask, also of clips that are nothing but padding; gradients too."""

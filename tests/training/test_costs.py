@@ -87,7 +87,7 @@ def test_model_states_are_those_of_two_workers(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]  # fmt: skip
-    outputs = [worker.communicate(timeout=200) for worker in workers]
+    outputs = [worker.communicate(timeout=300) for worker in workers]
     lines = [line.split()[1:] for line in outputs[0][0].splitlines() if line.startswith("BYTES")]
     assert len(lines) == 5, outputs[0][1][-3000:]
     sizes = parameter_sizes(ExtPose(MODEL))
