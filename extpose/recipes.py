@@ -105,7 +105,7 @@ RECIPES: dict[str, TrainConfig] = {
     "free-body-video": _FREE_VIDEO,
     "free-hand": replace(
         _FREE_IMAGE,
-        steps=1600,
+        steps=900,
         model=replace(TINY, body="mano", max_frames=16),
         loader=replace(_FREE_IMAGE.loader, mask_rgb=0.3, mask_skeleton=0.3),
     ),
