@@ -1,6 +1,5 @@
 """The weights in a checkpoint of a training run, as a file that `load_model` reads."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +20,8 @@ def export_weights(
     out: Path,
     *,
     precision: Precision = "fp32",
-    facts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the weights of one checkpoint to `out`; returns the checkpoint's folder.
-
-    `facts` are added to the file's metadata.
 
     `source` is a checkpoint, or a run, whose newest complete one is taken. One process, without
     DeepSpeed. Raises CheckpointError where there is none, or it is damaged.
@@ -46,6 +42,5 @@ def export_weights(
     model, state = build_empty(config, folder), read_state(folder)
     check_state(model, state)
     model.load_state_dict(section(state, WEIGHTS), assign=True)
-    metadata = dict(facts or {}) | {"config_hash": meta.config_hash}
-    save_model(out, model, metadata, dtype=DTYPES[precision])
+    save_model(out, model, {"config_hash": meta.config_hash}, dtype=DTYPES[precision])
     return folder
