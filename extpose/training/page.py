@@ -19,6 +19,7 @@ NOT_TERMS = frozenset((
 ))  # fmt: skip
 FILES = {
     "config.json": "every setting",
+    "data.json": "a hash of each data set",
     "versions.json": "libraries, commit, attention kernel, peak rate",
     "code.diff": "local edits of the code",
     "parameters.json": "numbers of parameters",
