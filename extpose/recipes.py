@@ -92,11 +92,12 @@ _FREE_IMAGE = replace(
 )
 _FREE_VIDEO = replace(
     _FREE_IMAGE,
-    steps=1000,
-    batch=8,
+    steps=600,
+    batch=16,
+    checkpoint_every=100,
     loader=replace(_FREE_IMAGE.loader, num_frames=8, stride=1),
-    loss=replace(_FREE_IMAGE.loss, velocity=10.0, acceleration=10.0),
-    engine=replace(_FREE_IMAGE.engine, lr=5e-4, micro_batch=4, warmup_steps=50),
+    loss=replace(_FREE_IMAGE.loss, velocity=5.0, acceleration=3.0),
+    engine=replace(_FREE_IMAGE.engine, lr=1.5e-4, micro_batch=4, warmup_steps=50),
 )
 
 RECIPES: dict[str, TrainConfig] = {
