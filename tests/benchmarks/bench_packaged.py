@@ -32,7 +32,7 @@ def main() -> None:
     )
     for body in ("body", "hand"):
         rendered = SynthConfig(
-            out=args.work / f"{body}s",
+            out=args.work / body,
             body=body,
             num_clips=args.num_clips,
             split="val",
@@ -42,7 +42,7 @@ def main() -> None:
         )
         synthesize(rendered)
         config = EvaluateConfig(data=rendered.out, out=args.work / "evaluate", pictures=0)
-        print_rows(f"rendered {body}s", config)
+        print_rows(f"rendered: {body}", config)
     config = EvaluateConfig(benchmark="pose2sim", out=args.work / "evaluate", pictures=0)
     whole = print_rows("`pose2sim`", config)
     print(f"\n{whole.table()}")
