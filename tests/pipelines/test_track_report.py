@@ -1,6 +1,7 @@
 """Tracks of units to sums, and to who goes on in the next unit; odd tracks to named reasons."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,8 @@ def rows_of(folder: Path, video: Path) -> list[dict]:
     settings = settings_of(config, "boxes 1")
     with open_output(folder):
         [planned] = plan_videos([video], config, settings)
-    detect = Detect(config.detect, box_detector())
-    return [track(detect(vars(unit)), config=config.detect) for unit in planned.units]
+    with closing(Detect(config.detect, box_detector())) as detect:
+        return [track(detect(vars(unit)), config=config.detect) for unit in planned.units]
 
 
 def test_the_manifest_tells_tracks_and_their_continuation(tmp_path: Path) -> None:

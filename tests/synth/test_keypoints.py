@@ -100,8 +100,8 @@ def test_fingers_are_not_taken_for_each_other() -> None:
     num_frames = 400
     place = np.stack([np.arange(21) * 12.0 + 8, np.full(21, 128.0)], -1)
     track = find_track(
-        np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (num_frames, 256, 256, 3)),
-        np.broadcast_to(np.ones((1, 1, 1), np.float32), (num_frames, 256, 256)),
+        [np.zeros((256, 256, 3), np.uint8)] * num_frames,
+        [np.ones((256, 256), np.float32)] * num_frames,
         vertices_img=np.tile([[100.0, 100.0], [120.0, 120.0]], (num_frames, 1, 1)),
         keypoints_img=np.tile(place, (num_frames, 1, 1)),
         keypoints_depth=np.ones((num_frames, 21)),
