@@ -2,10 +2,12 @@
 
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.execution.controller.state import (
     PreemptingState,
     ResizingState,
@@ -102,6 +104,21 @@ def test_a_run_folder_that_is_gone_is_only_told(
     callback = SaveBeforeStop(tmp_path / "gone")
     callback.after_controller_state_update(RunningState(), ResizingState(None))
     assert "no checkpoint was asked for: FileNotFoundError" in caplog.text
+
+
+def test_a_ray_that_dies_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost:
+        def fit(self) -> None:
+            raise ActorDiedError
+
+    monkeypatch.setattr("pipelines.runtime.ray_session", nullcontext)
+    monkeypatch.setattr("pipelines.train._make_trainer", lambda *_: Lost())
+    config = config_for(data, tmp_path / "run", launcher="ray")
+    message = r"run: Ray is lost \(ActorDiedError: .*the newest checkpoint is of step 0"
+    with pytest.raises(TrainingError, match=message):
+        train(config)
 
 
 def test_scaling(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
