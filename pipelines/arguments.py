@@ -157,7 +157,7 @@ class ReplayArgs:
 
     folder: tyro.conf.Positional[Path]
     """Of the saved unit."""
-    stage: Literal["detect", "track", "pack", "all"] = "all"
+    stage: Literal["detect", "track", "hands", "pack", "all"] = "all"
     repeat: int = 1
     """Times that a stage is run; the shortest counts."""
     tolerance: float = 0.0

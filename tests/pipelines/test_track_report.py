@@ -1,7 +1,6 @@
 """Tracks of units to sums, and to who goes on in the next unit; odd tracks to named reasons."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,11 @@ from extpose.data.shards import read_shard
 from pipelines.ledger import open_output, read_outcome
 from pipelines.plan import make_manifest, plan_videos, settings_of
 from pipelines.rows import pack_arrays, unpack_arrays
-from pipelines.stages.detect import Detect
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.track_report import link_units, say_tracks, sum_tracks
 from tests.pipelines.fakes import box_detector, config_of, write_people
+from tests.pipelines.stages_alone import detect_alone
 
 
 def entry(track_id: int, first_frame: int, num_frames: int, start: float, end: float) -> dict:
@@ -43,8 +42,8 @@ def rows_of(folder: Path, video: Path) -> list[dict]:
     settings = settings_of(config, "boxes 1")
     with open_output(folder):
         [planned] = plan_videos([video], config, settings)
-    with closing(Detect(config.detect, box_detector())) as detect:
-        return [track(detect(vars(unit)), config=config.detect) for unit in planned.units]
+    detect = detect_alone(box_detector().build(config.detect))
+    return [track(detect(vars(unit)), config=config.detect) for unit in planned.units]
 
 
 def test_the_manifest_tells_tracks_and_their_continuation(tmp_path: Path) -> None:
