@@ -124,7 +124,7 @@ def test_one_clip_is_overfitted_and_the_run_folder_is_complete(tmp_path: Path) -
     assert versions["attention"].startswith("PyTorch's CPU flash kernel (cpu, ")
     hashes = json.loads((config.out / "data.json").read_text())
     assert hashes == {str(folder): hash_listed(folder) for folder in config.data}
-    assert cv2.imread(str(config.out / "first_batch.png")).shape == (64, 64, 3)
+    assert cv2.imread(str(config.out / "first_batch.png")).shape == (260, 260, 3)
     assert not list(config.out.rglob("*.tmp"))
 
 
