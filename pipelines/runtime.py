@@ -13,7 +13,7 @@ import ray
 from extpose.errors import ExtPoseError
 
 log = logging.getLogger(__name__)
-START_TRIES = 3
+START_TRIES = 2
 TOO_SLOW = "timed out during startup"
 """What Ray says when the machine has too much to do."""
 MIN_LOGICAL_CPUS = 4

@@ -350,8 +350,9 @@ def test_everything_is_accounted_for(videos, tmp_path_factory, people, clip_fram
         spans[fate] += stop - start
     assert spans.pop("written", 0) == outcome.written
     assert dict(spans) == outcome.filtered
-    faults = list(find_faults(out)) if outcome.sha256 else []
-    assert all("manifest" in fault for fault in faults), faults
+    findings = list(find_faults(out)) if outcome.sha256 else []
+    certain = [str(finding) for finding in findings if finding.fault.is_certain]
+    assert all("manifest" in told for told in certain), certain
 
 
 class Crowd(BoxDetector):

@@ -99,7 +99,7 @@ def test_what_is_in_no_shard_is_explained(data, what, name, value):
     assert facts[name] == value
     if what.startswith("poison"):
         [error] = [text for name, text in facts.items() if name.startswith("error of")]
-        assert error == "ArithmeticError: poison"
+        assert error == "ArithmeticError: frame 0: poison"
 
 
 def test_what_was_never_there_is_refused(data, tmp_path):
@@ -118,7 +118,7 @@ def test_a_sample_is_made_again(data, videos, tmp_path):
     assert rebuild(key, data, source=moved, detector=box_detector()).differing == ()
     with pytest.raises(ExtPoseError, match=r"nobody\.mp4: sha256 is .*, the folder's is"):
         rebuild(key, data, source=videos / "nobody.mp4", detector=box_detector())
-    with pytest.raises(ExtPoseError, match="detector: boxes 1, now boxes 2"):
+    with pytest.raises(ExtPoseError, match="detector_identity: boxes 1, now boxes 2"):
         rebuild(key, data, detector=replace(box_detector(), identity="2"))
 
 
