@@ -66,7 +66,7 @@ def test_a_stale_request_is_forgotten(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_resize_waits_for_the_checkpoint_but_not_for_ever(tmp_path: Path) -> None:
-    callback, request = SaveBeforeStop(tmp_path, patience=20), tmp_path / REQUEST
+    callback, request = SaveBeforeStop(tmp_path, patience=120), tmp_path / REQUEST
 
     def answer() -> None:
         while not request.exists():
@@ -79,7 +79,7 @@ def test_a_resize_waits_for_the_checkpoint_but_not_for_ever(tmp_path: Path) -> N
     began = time.monotonic()
     callback.after_controller_state_update(RunningState(), ResizingState(None))
     thread.join()
-    assert 0.2 < time.monotonic() - began < 15
+    assert 0.2 < time.monotonic() - began < 100
     SaveBeforeStop(tmp_path, patience=0.1).save_and_wait()
     assert not request.exists()
 

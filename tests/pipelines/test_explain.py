@@ -17,11 +17,11 @@ from pipelines.ledger import Outcome, open_output
 from pipelines.plan import make_manifest, plan_videos, settings_of, survey_units
 from pipelines.rebuild import read_members, rebuild
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.validate import find_faults
 from tests.pipelines.fakes import POISON, box_detector, config_of, write_people
+from tests.pipelines.stages_alone import detect_alone
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def make_folder(videos: Path, out: storage.Location) -> None:
     with open_output(out):
         planned = plan_videos(find_videos([videos]), config, decisive)
         units = [unit for video in planned for unit in video.units]
-        stage = KeptDetect(lambda: Detect(config.detect, spec), out)
+        stage = KeptDetect(lambda: detect_alone(spec.build(config.detect)), out)
         for unit in units:
             pack(track(stage(vars(unit)), config=config.detect), config=config, detector=spec.name)
         done: dict[str, Outcome] = survey_units(units, config, decisive).done
