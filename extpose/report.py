@@ -15,7 +15,7 @@ from urllib.parse import quote
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;margin:.6em 0}
+table{border-collapse:collapse;margin:.6em 0;display:block;overflow-x:auto}
 td,th{padding:.2em .8em;border-bottom:1px solid #eee;text-align:right}
 td:first-child,th:first-child{text-align:left}
 img,video{max-width:100%;border:1px solid #ddd;background:#000}
