@@ -112,7 +112,7 @@ def make_work(
     return [
         Work(
             detect_seconds=n * each["detect"] / node.detect_speedup,
-            pack_seconds=n * (each["track"] + each["pack"]),
+            pack_seconds=n * sum(cost for stage, cost in each.items() if stage != "detect"),
             bytes_read=n * read,
             bytes_written=n * written,
         )

@@ -3,8 +3,9 @@
     extpose replay golden --save-from data/walk     # a unit's stages and what goes between them
     extpose replay golden --stage track --repeat 5  # runs the stage, times it, compares
 
-The golden folder: `golden.json` (unit, settings), `detections.npz` and `tracks.npz` (what `detect`
-and `track` gave), `shard.tar` and `outcome.json` (what `pack` gave). The video stays where it is.
+The golden folder: `golden.json` (unit, settings), `detections.npz`, `tracks.npz` and, with hands,
+`hands.npz` (what `detect`, `track` and `hands` gave), `shard.tar` and `outcome.json` (of `pack`).
+The video stays where it is.
 """
 
 import json
@@ -15,24 +16,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from extpose.config import (
-    PreprocessConfig,
-)
+from extpose.config import PreprocessConfig
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from pipelines.detectors import detector_spec
 from pipelines.differences import compare
 from pipelines.ledger import MANIFEST, Outcome, Unit, open_output, read_outcome
 from pipelines.plan import plan_videos
+from pipelines.preprocess import decide, evidence_name
 from pipelines.rebuild import restore_config
 from pipelines.rows import Failure, unpack_arrays
 from pipelines.stages.detect import DetectorSpec, detect_unit
+from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 
 GOLDEN, SHARD, OUTCOME = "golden.json", "shard.tar", "outcome.json"
-Stage = Literal["detect", "track", "pack"]
-STAGES: tuple[Stage, ...] = ("detect", "track", "pack")
+Stage = Literal["detect", "track", "hands", "pack"]
+STAGES: tuple[Stage, ...] = ("detect", "track", "hands", "pack")
+GIVES: dict[Stage, str] = {"detect": "detections", "track": "tracks", "hands": "hands"}
 Values = dict[str, Any]
 """What a stage gives, by name: arrays, bytes and plain values."""
 
@@ -61,7 +63,7 @@ def save_golden(folder: Path, data: Path, name: str, spec: DetectorSpec | None =
     folder.mkdir(parents=True, exist_ok=True)
     golden = Golden(folder=folder, unit=unit, config=config, detector=detector)
     lines = []
-    for stage in STAGES:
+    for stage in stages_of(config):
         seconds, values = run_stage(golden, stage, spec, keep=True)
         lines.append(f"{stage:<8}{seconds:>8.2f} s   {len(values)} values kept")
     was, now = read_outcome(data, unit), json.loads((folder / OUTCOME).read_text())
@@ -88,10 +90,14 @@ def replay(
     `tolerance`: largest difference of a float that is no difference.
     """
     golden, lines, is_equal = read_golden(folder), [], True
-    spec = spec or detector_spec(golden.config.detector, golden.config.detect)
-    if spec_name(spec) != golden.detector and "detect" in stages:
-        raise ExtPoseError(f"{folder}: made by {golden.detector}, this is {spec_name(spec)}")
-    for stage in stages:
+    _, spec, settings = decide(golden.config, spec)
+    now = settings["detector_identity"]
+    if now != golden.detector and {"detect", "hands"} & set(stages):
+        raise ExtPoseError(f"{folder}: made by {golden.detector}, this is {now}")
+    known = stages_of(golden.config)
+    if not set(stages) & set(known):
+        raise ExtPoseError(f"{folder}: has stages {known}, not {stages}")
+    for stage in (stage for stage in stages if stage in known):
         runs = [run_stage(golden, stage, spec) for _ in range(repeat)]
         expected = read_values(golden, stage)
         differences = compare(expected, runs[-1][1], tolerance=tolerance)
@@ -110,35 +116,42 @@ def run_stage(
     """Seconds and values of one stage on its saved input; `keep` saves them as golden."""
     row, folder = asdict(golden.unit), golden.folder
     detector = spec.build(golden.config.detect) if stage == "detect" else None
-    inputs = {"track": "detections", "pack": "tracks"}
-    if stage in inputs:
-        row[inputs[stage]] = _read(folder / f"{inputs[stage]}.npz")
+    if stage != "detect":
+        known = stages_of(golden.config)
+        kept = GIVES[known[known.index(stage) - 1]]
+        row["detections" if stage == "track" else "tracks"] = _read(folder / f"{kept}.npz")
+    hands = FindHands(golden.config.detect, golden.config.detector) if stage == "hands" else None
     start = time.monotonic()
     if detector is not None:
         result: Any = detect_unit(detector, row, lambda _: None)
-        name = "detections"
         result = result if isinstance(result, Failure) else result.bundle
-    elif stage == "track":
-        result = track(row, config=golden.config.detect)
-        name = "tracks"
-        result = Failure(**json.loads(result["error"])) if "error" in result else result[name]
+    elif stage == "pack":
+        return _run_pack(golden, row, spec, keep=keep)
     else:
-        return _run_pack(golden, row, keep=keep)
+        result = hands(row) if hands else track(row, config=golden.config.detect)
+        result = Failure(**json.loads(result["error"])) if "error" in result else result["tracks"]
     seconds = time.monotonic() - start
     if isinstance(result, Failure):
         raise ExtPoseError(f"{golden.unit.name}: {stage}: {result.reason}: {result.message}")
     if keep:
-        (folder / f"{name}.npz").write_bytes(result)
+        (folder / f"{GIVES[stage]}.npz").write_bytes(result)
     return seconds, dict(unpack_arrays(result))
 
 
-def _run_pack(golden: Golden, row: dict[str, Any], *, keep: bool) -> tuple[float, Values]:
+def stages_of(config: PreprocessConfig) -> tuple[Stage, ...]:
+    """Those that a unit goes through."""
+    return tuple(stage for stage in STAGES if stage != "hands" or config.body == "mano")
+
+
+def _run_pack(
+    golden: Golden, row: dict[str, Any], spec: DetectorSpec, *, keep: bool
+) -> tuple[float, Values]:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
         config = replace(golden.config, out=out)
         with open_output(out):
             start = time.monotonic()
-            written = pack(row, config=config, detector=golden.detector.split()[0])
+            written = pack(row, config=config, detector=evidence_name(config, spec))
             seconds = time.monotonic() - start
         outcome = read_outcome(out, golden.unit)
         if outcome is None or written["write_error"]:
@@ -157,8 +170,7 @@ def read_values(golden: Golden, stage: Stage) -> Values:
     if stage == "pack":
         outcome = Outcome(**json.loads(_read(golden.folder / OUTCOME)))
         return _pack_values(outcome, golden.folder / SHARD)
-    name = {"detect": "detections", "track": "tracks"}[stage]
-    return dict(unpack_arrays(_read(golden.folder / f"{name}.npz")))
+    return dict(unpack_arrays(_read(golden.folder / f"{GIVES[stage]}.npz")))
 
 
 def _timeless(outcome: Outcome) -> dict[str, Any]:
@@ -181,11 +193,6 @@ def _pack_values(outcome: Outcome, shard: Path) -> Values:
 
 class _Nothing:
     """An absent part of a clip."""
-
-
-def spec_name(spec: DetectorSpec) -> str:
-    """As the settings of a data set call a detector."""
-    return f"{spec.name} {spec.identity}"
 
 
 def read_golden(folder: Path) -> Golden:

@@ -1,15 +1,21 @@
 """Joining a Ray cluster, or starting one on this machine for the length of a run."""
 
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psutil
 import ray
 
 from extpose.errors import ExtPoseError
 
+log = logging.getLogger(__name__)
+START_TRIES = 2
+TOO_SLOW = "timed out during startup"
+"""What Ray says when the machine has too much to do."""
 MIN_LOGICAL_CPUS = 4
 """Ray Data's helper actors reserve CPUs of their own: with two, an actor pool can wait for ever."""
 
@@ -43,13 +49,27 @@ def ray_session(*, object_store_memory: int | None = None) -> Iterator[None]:
 
 
 def _start_local(temp_dir: str, object_store_memory: int | None) -> None:
-    try:
-        ray.init(
-            object_store_memory=object_store_memory,
-            num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            _temp_dir=temp_dir,
-        )
-    except Exception as error:
-        raise ExtPoseError(f"{temp_dir}: Ray does not start: {error}") from error
+    for left in reversed(range(START_TRIES)):
+        before = _children()
+        try:
+            ray.init(
+                object_store_memory=object_store_memory,
+                num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                _temp_dir=temp_dir,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            # What Ray leaves of a start that failed would slow down the next one.
+            for process in _children() - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if not left or TOO_SLOW not in str(error):
+                raise ExtPoseError(f"{temp_dir}: Ray does not start: {error}") from error
+            log.warning("Ray did not start within its 30 s; trying again")
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children())

@@ -16,7 +16,7 @@ from extpose.storage import Location
 from pipelines.ledger import Outcome, write_text
 
 TIMING = "timing.json"
-STAGES = ("detect", "track", "pack")
+STAGES = ("detect", "track", "hands", "pack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,8 @@ class Clock:
 def time_run(outcomes: Iterable[Outcome], clock: Clock, *, detectors: int) -> RunTiming:
     """Sums over the units of this run."""
     finished = [outcome for outcome in outcomes if outcome.seconds]
+    known = set().union(*(outcome.seconds for outcome in finished), {"detect", "track", "pack"})
+    stages = [stage for stage in STAGES if stage in known]
     return RunTiming(
         cores=len(os.sched_getaffinity(0)),
         detectors=detectors,
@@ -76,8 +78,8 @@ def time_run(outcomes: Iterable[Outcome], clock: Clock, *, detectors: int) -> Ru
         plan_seconds=round(clock.planned - clock.begun, 3),
         start_seconds=round(clock.started - clock.planned, 3),
         run_seconds=round(clock.done - clock.started, 3),
-        stages={s: round(sum(o.seconds.get(s, 0.0) for o in finished), 3) for s in STAGES},
-        cpu={s: round(sum(o.cpu_seconds.get(s, 0.0) for o in finished), 3) for s in STAGES},
+        stages={s: round(sum(o.seconds.get(s, 0.0) for o in finished), 3) for s in stages},
+        cpu={s: round(sum(o.cpu_seconds.get(s, 0.0) for o in finished), 3) for s in stages},
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-BUCKET = "bucket"
+BUCKET, ANY = "bucket", "any"
 
 
 @dataclass
@@ -22,6 +22,19 @@ class Fault:
     times: int
     seconds: float = 0.0
     """Silence; 0: an answer 503."""
+    every: int = 1
+    """One of so many of these requests."""
+    asked: int = 0
+
+    def is_due(self, method: str, path: str) -> bool:
+        """Whether this request is one of those; it is counted."""
+        if self.times <= 0 or self.method not in (method, ANY) or self.part not in path:
+            return False
+        self.asked += 1
+        if self.asked % self.every:
+            return False
+        self.times -= 1
+        return True
 
 
 @dataclass
@@ -37,17 +50,18 @@ class S3Server:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append((method, path))
         for fault in self.faults:
-            if fault.times > 0 and fault.method == method and fault.part in path:
-                fault.times -= 1
+            if fault.is_due(method, path):
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 time.sleep(fault.seconds)
                 start_response("503 Slow Down", [("Content-Type", "text/plain")])
                 return [b"slow down"]
         return self.app(environ, start_response)
 
-    def fail(self, method: str, part: str, times: int, *, seconds: float = 0.0) -> Fault:
-        """From now on; the fault's `times` counts down."""
-        self.faults.append(Fault(method, part, times, seconds))
+    def fail(
+        self, method: str, part: str, times: int, *, seconds: float = 0.0, every: int = 1
+    ) -> Fault:
+        """From now on; the fault's `times` counts down. A method `ANY` is each of them."""
+        self.faults.append(Fault(method, part, times, seconds, every))
         return self.faults[-1]
 
 

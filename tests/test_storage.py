@@ -18,6 +18,7 @@ from extpose.data.shards import ShardIndex, read_shard, write_shard
 from extpose.errors import ShardError, StoreError
 from extpose.storage import S3Path
 from tests.plain_clips import synthetic_clip
+from tests.s3_server import ANY
 
 
 def test_a_path_of_a_store_keeps_its_name():
@@ -177,6 +178,15 @@ def test_a_store_that_is_silent_is_asked_again(s3, tmp_path):
     get = s3.fail("GET", "silent", 1, seconds=3.0)
     assert storage.read_bytes(path) == b"said"
     assert put.times == get.times == 0
+
+
+def test_a_store_that_errs_now_and_then_is_asked_again(s3, tmp_path):
+    folder = S3Path(f"s3://bucket/{tmp_path.name}")
+    fault = s3.fail(ANY, f"{tmp_path.name}/", 100, every=3)
+    for i in range(3):
+        storage.write_bytes(folder / str(i), bytes([i]))
+        assert storage.read_bytes(folder / str(i)) == bytes([i])
+    assert fault.times < 99
 
 
 def test_a_store_that_fails_for_ever_is_named_and_holds_nothing(s3, tmp_path):

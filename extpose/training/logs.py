@@ -1,6 +1,7 @@
 """The folder of a training run: what was run, and how it went.
 
     config.json  versions.json  code.diff     the config, library versions and commit, local edits
+    data.json                                 a hash of each data set, from its manifest
     parameters.json                           how many there are, are trained, and were added
     log.csv                                   one line a step
     starts.csv                                one line a start: workers, steps done again, time lost
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from extpose.batch import Batch
 from extpose.config import TrainConfig
+from extpose.data.contents import hash_listed
 from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
 from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
@@ -141,7 +143,7 @@ def config_hash(config: TrainConfig) -> str:
 
 
 def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
-    """`config.json`, `versions.json` and, in a git checkout, the commit and `code.diff`."""
+    """`config.json`, `data.json`, `versions.json`; in a git checkout the commit and `code.diff`."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
@@ -155,6 +157,8 @@ def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
     found["commit"] = find_commit()
     (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
     (config.out / "versions.json").write_text(json.dumps(found, indent=1))
+    data = {str(folder): hash_listed(folder) for folder in config.data}
+    (config.out / "data.json").write_text(json.dumps(data, indent=1))
     (config.out / "code.diff").write_text(_git("diff", "HEAD"))
 
 

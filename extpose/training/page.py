@@ -22,6 +22,7 @@ TERMS = "terms of the loss, weighted (log)"
 GRADIENT = "gradient norm before clipping (log)"
 FILES = {
     "config.json": "every setting",
+    "data.json": "a hash of each data set",
     "versions.json": "libraries, commit, attention kernel, peak rate",
     "code.diff": "local edits of the code",
     "parameters.json": "numbers of parameters",

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import psutil
 
+from extpose import storage
 from extpose.config import PreprocessConfig, SourceConfig
+from extpose.storage import Location, make_location
+from pipelines.committed import MARKERS
 from pipelines.preprocess import preprocess
 from tests.pipelines.fakes import box_detector, config_of
 
 ROOT = Path(__file__).parents[2]
-EXIT_LIMIT = 150.0
+EXIT_LIMIT = 240.0
 """Seconds after which a run that was harmed is taken to hang."""
 CLEAR_LIMIT = 30.0
 """Seconds within which all processes of a run are to be gone after it."""
@@ -39,15 +42,15 @@ GONE = ("actor", "detector")
 class Victim:
     """The run, its output and all processes that were seen below it."""
 
-    def __init__(self, command: list[str], out: Path, **environment: str) -> None:
-        self.out, self.log = out, out.with_suffix(".log")
+    def __init__(self, command: list[str], out: Location, log: Path, **environment: str) -> None:
+        self.out, self.log = out, log
         variables = os.environ | {"PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0"} | environment
         self._is_guest = "RAY_ADDRESS" in environment
         if not self._is_guest:
             variables.pop("RAY_ADDRESS", None)
-        with self.log.open("w") as log:
+        with self.log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, *command], env=variables, cwd=ROOT, stdout=log, stderr=log
+                [sys.executable, *command], env=variables, cwd=ROOT, stdout=file, stderr=file
             )
         self._seen: dict[int, psutil.Process] = {}
 
@@ -77,7 +80,7 @@ class Victim:
 
     def wait_for_unit(self) -> None:
         """Until the first unit is finished. Raises RuntimeError when the run ends before."""
-        while not list(self.out.glob("done/*.json")):
+        while not units_done(self.out):
             if self.process.poll() is not None:
                 raise RuntimeError(self.log.read_text())
             time.sleep(0.02)
@@ -111,7 +114,12 @@ def _lives(process: psutil.Process) -> bool:
     return False
 
 
-def fake_config(videos: Path, out: Path, **changes) -> PreprocessConfig:
+def units_done(out: Location) -> int:
+    """How many are finished."""
+    return len(storage.list_files(out / MARKERS, ".json"))
+
+
+def fake_config(videos: Path, out: Location, **changes) -> PreprocessConfig:
     """Of all runs that are compared; no limit is reached by a healthy run on a busy machine."""
     return config_of(
         videos,
@@ -120,23 +128,25 @@ def fake_config(videos: Path, out: Path, **changes) -> PreprocessConfig:
     )
 
 
-def real_config(videos: Path, out: Path) -> PreprocessConfig:
+def real_config(videos: Path, out: Location) -> PreprocessConfig:
     """With the embedded detector, in small units."""
     return PreprocessConfig(
         source=SourceConfig(path=(videos,)), out=out, unit_frames=16, stall_seconds=300.0
     )
 
 
-def start(videos: Path, out: Path, *, is_real: bool = False, **environment: str) -> Victim:
+def start(
+    videos: Path, out: Location, log: Path, *, is_real: bool = False, **environment: str
+) -> Victim:
     """A run, with the detector that needs no weights or with the embedded one."""
     words = ["-m", "tests.chaos.preprocess_run", str(videos), str(out)]
-    return Victim(words + ["--real"] * is_real, out, **environment)
+    return Victim(words + ["--real"] * is_real, out, log, **environment)
 
 
 def main() -> int:
     """The victim itself."""
     logging.basicConfig(level=logging.INFO)
-    videos, out = map(Path, sys.argv[1:3])
+    videos, out = Path(sys.argv[1]), make_location(sys.argv[2])
     if "--real" in sys.argv:
         return preprocess(real_config(videos, out))
     return preprocess(fake_config(videos, out), detector=box_detector("nothing"))

@@ -1,12 +1,27 @@
 """The line of preprocessing without Ray."""
 
+from collections.abc import Callable
+from typing import Any
+
+from extpose.detect.plugs import VideoDetector
 from pipelines.ledger import open_output
 from pipelines.plan import plan_videos, settings_of
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect
+from pipelines.stages.detect import Detector, add_detections, detect_unit
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from tests.pipelines.fakes import box_detector
+
+
+def detect_alone(
+    detector: Detector | VideoDetector,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The detection stage, without a process of the detector's own, which is slow to start."""
+
+    def detect(row: dict[str, Any]) -> dict[str, Any]:
+        return add_detections(row, detect_unit(detector, row, lambda _: None))
+
+    return detect
 
 
 def run_stages(config) -> list[dict]:
@@ -15,11 +30,9 @@ def run_stages(config) -> list[dict]:
     settings = settings_of(config, f"{spec.name} {spec.identity}")
     with open_output(config.out):
         planned = plan_videos(find_videos(config.source.path), config, settings)
-    detect = Detect(config.detect, spec)
+    detect = detect_alone(spec.build(config.detect))
     rows = [vars(unit) for video in planned for unit in video.units]
-    results = [
+    return [
         pack(track(detect(row), config=config.detect), config=config, detector="boxes")
         for row in rows
     ]
-    detect.close()
-    return results

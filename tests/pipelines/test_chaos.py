@@ -2,15 +2,17 @@
 
 import pytest
 
-from tests.chaos.preprocess import DETECTOR_FAULTS, Lab, break_detector, kill, laboratory
+from tests.chaos.detector_faults import DETECTOR_FAULTS, break_detector
+from tests.chaos.lab import Lab, laboratory
+from tests.chaos.preprocess import kill
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def lab(ray_local):
+def lab(ray_local, s3_session):
     with laboratory() as folder:
-        yield Lab(folder, 0)
+        yield Lab(folder, 0, store=s3_session)
 
 
 @pytest.mark.parametrize("target", ["detector", "raylet"])

@@ -5,11 +5,13 @@ import resource
 import shutil
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,13 +37,15 @@ from pipelines.plan import (
 from pipelines.preprocess import preprocess
 from pipelines.probing import read_probes, write_probes
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.validate import find_faults
 from tests.pipelines.fakes import BoxDetector, box_detector, config_of, write_people
+from tests.pipelines.stages_alone import detect_alone
 
 QUICK = Beat(renewal=0.2, expiry=1.0)
+PATIENT = Beat(renewal=0.2, expiry=30.0)
+"""On a busy machine a living run may renew its lease seconds late."""
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +75,13 @@ def run(config, *, stop_after: int = 1000) -> list[str]:
         clear_output(found, planned, config, decisive)
         detected: list[str] = []
 
-        class Seen(Detect):
-            def __call__(self, row):
-                detected.append(row["name"])
-                return super().__call__(row)
+        alone = detect_alone(spec.build(config.detect))
 
-        stage = KeptDetect(lambda: Seen(config.detect, spec), config.out)
+        def detect(row: dict[str, Any]) -> dict[str, Any]:
+            detected.append(row["name"])
+            return alone(row)
+
+        stage = KeptDetect(lambda: detect, config.out)
         for unit in missing_units(units, found)[:stop_after]:
             row = track(stage(vars(unit)), config=config.detect)
             result = pack(row, config=config, detector=spec.name)
@@ -155,39 +160,38 @@ def test_added_videos_are_done_and_removed_ones_need_prune(videos, out):
 
 
 def test_two_runs_at_once(out):
-    with open_output(out, QUICK):
-        second = open_output(out, QUICK)
+    with open_output(out, PATIENT):
+        second = open_output(out, PATIENT)
         with pytest.raises(ExtPoseError, match="another run is writing"):
             second.__enter__()
-    with open_output(out, QUICK):
+    with open_output(out, PATIENT):
         pass
     assert storage.list_files(out, deep=True) == storage.list_files(out)
 
 
 def test_runs_that_begin_together_never_both_go_on(s3, tmp_path):
-    out, inside, refused = S3Path(f"s3://bucket/{tmp_path.name}"), [], []
+    out = S3Path(f"s3://bucket/{tmp_path.name}")
+    inside, together, refused = set(), [], []
     ready = threading.Barrier(3)
 
     def start():
         ready.wait()
         try:
-            with open_output(out, QUICK):
-                inside.append(1)
-                ready_to_end.wait(5)
+            with open_output(out, PATIENT):
+                inside.add(threading.get_ident())
+                together.append(len(inside))
+                time.sleep(1.0)
+                inside.remove(threading.get_ident())
         except ExtPoseError:
             refused.append(1)
 
-    ready_to_end = threading.Event()
     threads = [threading.Thread(target=start) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(3)
-    ready_to_end.set()
-    for thread in threads:
         thread.join()
-    assert len(inside) <= 1
-    assert len(inside) + len(refused) == 3
+    assert set(together) <= {1}
+    assert len(together) + len(refused) == 3
 
 
 def test_a_dead_run_s_lease_ends(s3, tmp_path):
@@ -332,11 +336,9 @@ def test_everything_is_accounted_for(videos, tmp_path_factory, people, clip_fram
     """Whatever the detector finds, frames, tracks and clips add up, in marker and shard."""
     out = tmp_path_factory.mktemp("out")
     config = config_of(videos / "one.mp4", out, unit_frames=40, clip_frames=clip_frames)
-    spec = box_detector()
     [unit] = plan_videos([videos / "one.mp4"], config, settings_of(config, "x"))[0].units
     storage.make_folder(out / "done")
-    detect = Detect(config.detect, spec)
-    detect.detector = Crowd(people)
+    detect = detect_alone(Crowd(people))
     pack(track(detect(vars(unit)), config=config.detect), config=config, detector="boxes")
     outcome = read_outcome(out, unit)
     assert outcome is not None
@@ -348,8 +350,9 @@ def test_everything_is_accounted_for(videos, tmp_path_factory, people, clip_fram
         spans[fate] += stop - start
     assert spans.pop("written", 0) == outcome.written
     assert dict(spans) == outcome.filtered
-    faults = list(find_faults(out)) if outcome.sha256 else []
-    assert all("manifest" in fault for fault in faults), faults
+    findings = list(find_faults(out)) if outcome.sha256 else []
+    certain = [str(finding) for finding in findings if finding.fault.is_certain]
+    assert all("manifest" in told for told in certain), certain
 
 
 class Crowd(BoxDetector):

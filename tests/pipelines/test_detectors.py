@@ -15,11 +15,12 @@ from pipelines.detectors import detector_spec
 from pipelines.ledger import open_output
 from pipelines.plan import PlannedVideo, plan_videos, settings_of
 from pipelines.preprocess import evidence_name, hands_identity, on_gpu
-from pipelines.stages.detect import Detect, DetectorSpec
+from pipelines.stages.detect import DetectorSpec
 from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from tests.pipelines.fakes import SHAPE, box_detector, config_of, write_people
+from tests.pipelines.stages_alone import detect_alone
 
 NUM_FRAMES = 30
 HAND = np.random.default_rng(1).uniform(0, 30, (21, 2))
@@ -41,7 +42,7 @@ def run(config: PreprocessConfig, spec: DetectorSpec, finder: object = None) -> 
     """The line, unit by unit; returns the markers."""
     with open_output(config.out):
         planned = plan(config, spec)
-    detect = Detect(config.detect, spec)
+    detect = detect_alone(spec.build(config.detect))
     markers = []
     for unit in planned.units:
         row = track(detect(vars(unit)), config=config.detect)

@@ -17,11 +17,11 @@ from pipelines.ledger import Outcome, open_output
 from pipelines.plan import make_manifest, plan_videos, settings_of, survey_units
 from pipelines.rebuild import read_members, rebuild
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.validate import find_faults
 from tests.pipelines.fakes import POISON, box_detector, config_of, write_people
+from tests.pipelines.stages_alone import detect_alone
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def make_folder(videos: Path, out: storage.Location) -> None:
     with open_output(out):
         planned = plan_videos(find_videos([videos]), config, decisive)
         units = [unit for video in planned for unit in video.units]
-        stage = KeptDetect(lambda: Detect(config.detect, spec), out)
+        stage = KeptDetect(lambda: detect_alone(spec.build(config.detect)), out)
         for unit in units:
             pack(track(stage(vars(unit)), config=config.detect), config=config, detector=spec.name)
         done: dict[str, Outcome] = survey_units(units, config, decisive).done
@@ -99,7 +99,7 @@ def test_what_is_in_no_shard_is_explained(data, what, name, value):
     assert facts[name] == value
     if what.startswith("poison"):
         [error] = [text for name, text in facts.items() if name.startswith("error of")]
-        assert error == "ArithmeticError: poison"
+        assert error == "ArithmeticError: frame 0: poison"
 
 
 def test_what_was_never_there_is_refused(data, tmp_path):
@@ -118,7 +118,7 @@ def test_a_sample_is_made_again(data, videos, tmp_path):
     assert rebuild(key, data, source=moved, detector=box_detector()).differing == ()
     with pytest.raises(ExtPoseError, match=r"nobody\.mp4: sha256 is .*, the folder's is"):
         rebuild(key, data, source=videos / "nobody.mp4", detector=box_detector())
-    with pytest.raises(ExtPoseError, match="detector: boxes 1, now boxes 2"):
+    with pytest.raises(ExtPoseError, match="detector_identity: boxes 1, now boxes 2"):
         rebuild(key, data, detector=replace(box_detector(), identity="2"))
 
 

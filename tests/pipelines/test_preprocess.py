@@ -20,11 +20,11 @@ from pipelines.plan import plan_videos, settings_of
 from pipelines.preprocess import preprocess
 from pipelines.rows import unit_of
 from pipelines.sources.folder import find_videos
-from pipelines.stages.detect import Detect, prefetch
+from pipelines.stages.detect import prefetch
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from tests.pipelines.fakes import POISON, box_detector, config_of, write_people
-from tests.pipelines.stages_alone import run_stages
+from tests.pipelines.stages_alone import detect_alone, run_stages
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,12 +185,10 @@ def test_a_full_disk_stops_the_run_and_names_the_path(videos, tmp_path):
     def keep(row, **_):
         rows.append(row)
 
-    spec = box_detector()
     settings = settings_of(config, "boxes 1")
     units = plan_videos(find_videos(config.source.path), config, settings)[0].units
-    detect = Detect(config.detect, spec)
+    detect = detect_alone(box_detector().build(config.detect))
     keep(track(detect(vars(units[0])), config=config.detect))
-    detect.close()
     assert isinstance(unit_of(rows[0]), Unit)
     result = pack(rows[0], config=config_of(videos, tmp_path / "gone"), detector="boxes")
     assert re.search(r"gone/two-people-.*\.tar: cannot be written", result["write_error"])

@@ -50,6 +50,8 @@ def test_what_cannot_be_replayed_is_refused(golden, tmp_path):
         save_golden(tmp_path / "a", golden.parent / "data", "nobody-0", box_detector())
     with pytest.raises(ExtPoseError, match=r"golden\.json: cannot be read"):
         replay(tmp_path / "b", STAGES, box_detector())
+    with pytest.raises(ExtPoseError, match=r"has stages .*, not \('hands',\)"):
+        replay(golden, ("hands",), box_detector())
     (tmp_path / "golden.json").write_text(json.dumps({"unit": {}}))
     with pytest.raises(ExtPoseError, match="not a saved unit"):
         replay(tmp_path, STAGES, box_detector())

@@ -10,11 +10,11 @@ from extpose.data.shards import read_shard
 from pipelines.ledger import open_output, read_outcome
 from pipelines.plan import make_manifest, plan_videos, settings_of
 from pipelines.rows import pack_arrays, unpack_arrays
-from pipelines.stages.detect import Detect
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.track_report import link_units, say_tracks, sum_tracks
 from tests.pipelines.fakes import box_detector, config_of, write_people
+from tests.pipelines.stages_alone import detect_alone
 
 
 def entry(track_id: int, first_frame: int, num_frames: int, start: float, end: float) -> dict:
@@ -42,7 +42,7 @@ def rows_of(folder: Path, video: Path) -> list[dict]:
     settings = settings_of(config, "boxes 1")
     with open_output(folder):
         [planned] = plan_videos([video], config, settings)
-    detect = Detect(config.detect, box_detector())
+    detect = detect_alone(box_detector().build(config.detect))
     return [track(detect(vars(unit)), config=config.detect) for unit in planned.units]
 
 
