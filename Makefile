@@ -8,8 +8,10 @@ BENCHMARKS := $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 # OpenMP threads that wait by spinning steal the cores from the other processes.
 export OMP_WAIT_POLICY := PASSIVE
+# Without compiled files every process, each of Ray's too, would compile all of torch again.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv demo test lint bench chaos chaos-train clean
+.PHONY: help venv demo test lint bench chaos chaos-train networks clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +51,16 @@ chaos: $(STAMP) ## Kill and break things at random moments, and compare what com
 
 chaos-train: $(STAMP) ## Kill trainings at seeded moments; CHAOS_OPTIONS="--seed 2 --runs 10"
 	$(BIN)/python -W ignore -m tests.chaos.train $(CHAOS_OPTIONS)
+
+networks: $(STAMP) ## Train the packaged networks again (two hours on two cores; runs/networks/)
+	$(BIN)/extpose synth --out runs/networks/bodies --num-clips 2400 --image-size 256 256 --crop.size 128
+	$(BIN)/extpose train free-body --data runs/networks/bodies --out runs/networks/body-image
+	$(BIN)/extpose train free-body-video --data runs/networks/bodies --out runs/networks/body \
+	  --init runs/networks/body-image/model.safetensors
+	$(BIN)/extpose export runs/networks/body runs/networks/body.safetensors --precision fp16
+	$(BIN)/extpose synth --body hand --out runs/networks/hands --num-clips 640 --image-size 256 256 --crop.size 128
+	$(BIN)/extpose train free-hand --data runs/networks/hands --out runs/networks/hand
+	$(BIN)/extpose export runs/networks/hand runs/networks/hand.safetensors --precision fp16
 
 clean: ## Remove the environment, caches and what the demo made; `data/` and `runs/` stay
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -335,7 +335,7 @@ class EvaluateConfig:
     benchmark: str | None = None
     """... `pose2sim`: real footage of one man in four views, fetched and cut at the first use."""
     checkpoint: Path | None = None
-    """The network to run, or ..."""
+    """The network to run; none: the packaged one of the free body, or hand. Or ..."""
     predictions: Path | None = None
     """... predictions to score (the `predictions.npz` of an earlier run, or your own)."""
     protocol: tuple[str, ...] = ()
@@ -381,7 +381,10 @@ class EvaluateConfig:
 class PredictConfig:
     """`extpose predict`: a video to SMPL parameters, overlay and report."""
 
-    checkpoint: Path
+    checkpoint: Path | None = None
+    """The network to run; none: the packaged one of `body`."""
+    body: Literal["smpl", "mano"] = "smpl"
+    """Whom the packaged network sees: whole people, or their hands."""
     out: Path = Path("runs/predict")
     body_model: Path | None = None
     modalities: Literal["both", "rgb", "skeleton"] = "both"

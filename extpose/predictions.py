@@ -97,6 +97,29 @@ def load_predictions(
             names the file, the field and both values.
     """
     arrays = _read_arrays(path)
+    _check_fields(path, arrays, body)
+    counts = arrays["num_frames"].astype(int)
+    if not len(arrays["keys"]):
+        raise PredictionError(f"{path}: keys is empty, there are no predictions in it")
+    _check_angles(path, arrays["pose"])
+    keys, ends = arrays["keys"].tolist(), np.cumsum(counts)
+    if len(set(keys)) < len(keys):
+        repeated = sorted({key for key in keys if keys.count(key) > 1})[:5]
+        raise PredictionError(f"{path}: keys are repeated: {repeated}")
+    clips = {}
+    for i, (key, stop, count) in enumerate(zip(keys, ends.tolist(), counts.tolist(), strict=True)):
+        part = slice(stop - count, stop)
+        clips[key] = ClipPrediction(
+            **{name: arrays[name][part].astype(np.float32) for name in _PER_FRAME},
+            betas=arrays["betas"][i].astype(np.float32),
+            focal_length=float(arrays["focal_length"][i]),
+        )
+        _check_finite(path, key, clips[key])
+    return clips, _parse_facts(path, str(arrays["facts"]))
+
+
+def _check_fields(path: Path, arrays: Mapping[str, np.ndarray], body: BodyName | None) -> None:
+    """Raises PredictionError for a field of the wrong kind or shape."""
     num_joints = arrays["pose"].shape[1] if arrays["pose"].ndim == 3 else -1
     if num_joints not in NUM_ROTATIONS.values():
         raise PredictionError(
@@ -120,23 +143,6 @@ def load_predictions(
             )
         if arrays[name].dtype.kind not in "fiu":
             raise PredictionError(f"{path}: {name} is {arrays[name].dtype}, expected numbers")
-    if not num_clips:
-        raise PredictionError(f"{path}: keys is empty, there are no predictions in it")
-    _check_angles(path, arrays["pose"])
-    keys, ends = arrays["keys"].tolist(), np.cumsum(counts)
-    if len(set(keys)) < len(keys):
-        repeated = sorted({key for key in keys if keys.count(key) > 1})[:5]
-        raise PredictionError(f"{path}: keys are repeated: {repeated}")
-    clips = {}
-    for i, (key, stop, count) in enumerate(zip(keys, ends.tolist(), counts.tolist(), strict=True)):
-        part = slice(stop - count, stop)
-        clips[key] = ClipPrediction(
-            **{name: arrays[name][part].astype(np.float32) for name in _PER_FRAME},
-            betas=arrays["betas"][i].astype(np.float32),
-            focal_length=float(arrays["focal_length"][i]),
-        )
-        _check_finite(path, key, clips[key])
-    return clips, _parse_facts(path, str(arrays["facts"]))
 
 
 def _parse_facts(path: Path, text: str) -> dict[str, Any]:

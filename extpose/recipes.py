@@ -44,38 +44,71 @@ def _own_size(model: ModelConfig) -> TrainConfig:
     return replace(_paper(model), engine=engine, num_workers=1)
 
 
+FREE = replace(TINY, width=192, depth=4, head_width=192, head_mlp_width=384, max_frames=16)
+"""The packaged networks (extpose/free/networks.md): what two cores can train in an hour."""
+
+_TINY_RUN = TrainConfig(
+    steps=3000,
+    batch=16,
+    checkpoint_every=500,
+    num_workers=2,
+    model=TINY,
+    loader=DataConfig(
+        num_frames=2,
+        stride=2,
+        mask_skeleton=0.1,
+        workers=0,
+        augment=AugmentConfig(
+            scale=0.1,
+            rotation_probability=0.0,
+            flip_probability=0.0,
+            extreme_crop_probability=0.0,
+        ),
+    ),
+    loss=LossConfig(
+        keypoints_3d=5.0,
+        keypoints_2d=5.0,
+        global_orient=1.0,
+        pose=1.0,
+        betas=0.05,
+        adversarial=0.001,
+        reduction="mean",
+    ),
+    adversary=AdversaryConfig(lr=1e-4),
+    engine=EngineConfig(
+        lr=1e-3, warmup_steps=50, decay=True, clip_grad_norm=1.0, micro_batch=8, threads=1
+    ),
+)
+_FREE_IMAGE = replace(
+    _TINY_RUN,
+    steps=3600,
+    batch=32,
+    num_workers=1,
+    launcher="local",
+    checkpoint_every=200,
+    model=FREE,
+    loader=replace(_TINY_RUN.loader, stride=4, mask_skeleton=0.15, workers=1),
+    engine=replace(_TINY_RUN.engine, backend="plain", micro_batch=16, warmup_steps=100),
+)
+_FREE_VIDEO = replace(
+    _FREE_IMAGE,
+    steps=600,
+    batch=16,
+    checkpoint_every=100,
+    loader=replace(_FREE_IMAGE.loader, num_frames=8, stride=1),
+    loss=replace(_FREE_IMAGE.loss, velocity=5.0, acceleration=3.0),
+    engine=replace(_FREE_IMAGE.engine, lr=1.5e-4, micro_batch=4, warmup_steps=50),
+)
+
 RECIPES: dict[str, TrainConfig] = {
-    "tiny": TrainConfig(
-        steps=3000,
-        batch=16,
-        checkpoint_every=500,
-        num_workers=2,
-        model=TINY,
-        loader=DataConfig(
-            num_frames=2,
-            stride=2,
-            mask_skeleton=0.1,
-            workers=0,
-            augment=AugmentConfig(
-                scale=0.1,
-                rotation_probability=0.0,
-                flip_probability=0.0,
-                extreme_crop_probability=0.0,
-            ),
-        ),
-        loss=LossConfig(
-            keypoints_3d=5.0,
-            keypoints_2d=5.0,
-            global_orient=1.0,
-            pose=1.0,
-            betas=0.05,
-            adversarial=0.001,
-            reduction="mean",
-        ),
-        adversary=AdversaryConfig(lr=1e-4),
-        engine=EngineConfig(
-            lr=1e-3, warmup_steps=50, decay=True, clip_grad_norm=1.0, micro_batch=8, threads=1
-        ),
+    "tiny": _TINY_RUN,
+    "free-body": _FREE_IMAGE,
+    "free-body-video": _FREE_VIDEO,
+    "free-hand": replace(
+        _FREE_IMAGE,
+        steps=900,
+        model=replace(TINY, body="mano", max_frames=16),
+        loader=replace(_FREE_IMAGE.loader, mask_rgb=0.3, mask_skeleton=0.3),
     ),
     "small": _own_size(SMALL),
     "base": _own_size(BASE),
@@ -87,4 +120,5 @@ RECIPES: dict[str, TrainConfig] = {
 }
 """Named starting points. `body-*` and `hand-*` carry the paper's values and want `--init`, a HMR2.0
 or HaMeR checkpoint. `tiny`, `small`, `base` and `huge` are the sizes of the body network: `huge` is
-`body-video`; there are no image weights of the others, so they are trained faster."""
+`body-video`; there are no image weights of the others, so they are trained faster. `free-*` made
+the packaged networks of the free body and hand; `free-body-video` goes on from `free-body`."""

@@ -15,13 +15,19 @@ from urllib.parse import quote
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;margin:.6em 0}
+table{border-collapse:collapse;margin:.6em 0;display:block;overflow-x:auto}
 td,th{padding:.2em .8em;border-bottom:1px solid #eee;text-align:right}
 td:first-child,th:first-child{text-align:left}
 img,video{max-width:100%;border:1px solid #ddd;background:#000}
 figure{margin:1em 0}figcaption,.note{color:#666;font-size:.9em}
+figure.chart{display:inline-block;width:49%;margin:.4em 0;vertical-align:top}
+.chart b{color:#222}.chart span{margin-left:.7em;white-space:nowrap}
 pre{background:#f6f6f6;padding:.8em;overflow:auto;font-size:.85em}
 """
+_LEFT, _TOP, _WIDTH, _HEIGHT = 64, 10, 466, 190
+"""Of a chart's frame, in units of its drawing."""
+_FEW = 12
+"""Points of a line up to which each is marked."""
 _COLORS = ("#1667b7", "#c8501e", "#2a8f4e", "#7b3fa0", "#b58900", "#555", "#0a9396")
 
 
@@ -79,12 +85,23 @@ class Report:
         )
 
     def chart(
-        self, title: str, x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: str
+        self,
+        title: str,
+        x: Sequence[float],
+        series: Mapping[str, Sequence[float]],
+        x_label: str,
+        *,
+        is_log: bool = False,
     ) -> None:
-        """Add a line chart."""
+        """Add a line chart; two stand side by side. Several lines are named, with last values."""
+        names = []
+        for i, (name, line) in enumerate(series.items() if len(series) > 1 else ()):
+            last = next((f" {v:.4g}" for v in reversed(line) if math.isfinite(v)), "")
+            color = _COLORS[i % len(_COLORS)]
+            names.append(f'<span style="color:{color}">{html.escape(name)}{last}</span>')
         self.parts.append(
-            f"<figure>{line_chart(x, series, x_label)}"
-            f"<figcaption>{html.escape(title)}</figcaption></figure>"
+            f"<figure class=chart><figcaption><b>{html.escape(title)}</b> {' '.join(names)}"
+            f"</figcaption>{line_chart(x, series, x_label, is_log=is_log)}</figure>"
         )
 
     def write(self, name: str = "report.html") -> Path:
@@ -102,40 +119,80 @@ class Report:
         return html.escape(quote(os.path.relpath(path, self.folder)))
 
 
-def line_chart(x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: str) -> str:
-    """An SVG line chart, 720 x 260, with the extremes written at the axes."""
-    values = [v for line in series.values() for v in line if math.isfinite(v)]
+def line_chart(
+    x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: str, *, is_log: bool = False
+) -> str:
+    """An SVG line chart with round numbers at its axes; few points are marked.
+
+    `is_log`: the values' axis is logarithmic, and what is not above 0 is left out.
+    """
+
+    def place(value: float) -> float:
+        return math.log10(value) if is_log else value
+
+    lines = [[v if v > 0 or not is_log else math.nan for v in line] for line in series.values()]
+    values = [place(v) for line in lines for v in line if math.isfinite(v)]
     if not x or not values:
         return "<p class=note>nothing to draw</p>"
-    left, top, width, height = 60, 10, 640, 210
-    low, high = min(values), max(values)
+    low, high = _widen(min(values), max(values))
     x_low, x_high = min(x), max(x)
-    x_scale = width / ((x_high - x_low) or 1)
-    y_scale = height / ((high - low) or 1)
-
-    def points(line: Sequence[float]) -> str:
-        return " ".join(
-            f"{left + (a - x_low) * x_scale:.1f},{top + (high - b) * y_scale:.1f}"
+    x_scale = _WIDTH / ((x_high - x_low) or 1)
+    y_scale = _HEIGHT / (high - low)
+    bottom, right = _TOP + _HEIGHT, _LEFT + _WIDTH
+    parts = []
+    for tick in _log_ticks(low, high) if is_log else _ticks(low, high):
+        y = _TOP + (high - place(tick)) * y_scale
+        parts.append(
+            f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="#e4e4e4"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
+        )
+    parts.append(
+        f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#888"/>'
+        f'<text x="{_LEFT}" y="{bottom + 18}">{x_low:.6g}</text>'
+        f'<text x="{right}" y="{bottom + 18}" text-anchor="end">'
+        f"{x_high:.6g} {html.escape(x_label)}</text>"
+    )
+    for i, line in enumerate(lines):
+        points = [
+            (_LEFT + (a - x_low) * x_scale, _TOP + (high - place(b)) * y_scale)
             for a, b in zip(x, line, strict=True)
             if math.isfinite(b)
-        )
+        ]
+        parts.append(_draw_line(points, _COLORS[i % len(_COLORS)]))
+    return f'<svg viewBox="0 0 540 230" font-size="12">{"".join(parts)}</svg>'
 
-    bottom = top + height
-    spacing = min(130, 540 / max(len(series), 1))
-    parts = [
-        f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#ccc"/>',
-        f'<text x="{left - 6}" y="{top + 10}" text-anchor="end">{high:.4g}</text>',
-        f'<text x="{left - 6}" y="{bottom}" text-anchor="end">{low:.4g}</text>',
-        f'<text x="{left}" y="{bottom + 18}">{x_low:.4g}</text>',
-        f'<text x="{left + width}" y="{bottom + 18}" text-anchor="end">'
-        f"{x_high:.4g} {html.escape(x_label)}</text>",
-    ]
-    for i, (name, line) in enumerate(series.items()):
-        color = _COLORS[i % len(_COLORS)]
-        parts.append(
-            f'<polyline points="{points(line)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
-            f'<text x="{left + 70 + spacing * i:.0f}" y="{bottom + 34}" fill="{color}">'
-            f"{html.escape(name)}</text>"
-        )
-    body = "".join(parts)
-    return f'<svg viewBox="0 0 720 260" width="720" font-size="12">{body}</svg>'
+
+def _draw_line(points: Sequence[tuple[float, float]], color: str) -> str:
+    joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+    line = f'<polyline points="{joined}" fill="none" stroke="{color}" stroke-width="1.5"/>'
+    if len(points) > _FEW:
+        return line
+    return line + "".join(
+        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{color}"/>' for a, b in points
+    )
+
+
+def _widen(low: float, high: float) -> tuple[float, float]:
+    """A flat line lies in the middle of its chart."""
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        return low, high
+    room = abs(low) / 2 or 0.5
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to seven multiples of 1, 2 or 5 times a power of ten."""
+    raw = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= raw * 0.99)
+    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten between two exponents, and, where these are few, what lies between them."""
+    between = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    found = [factor * 10.0**power for power in powers for factor in between]
+    inside = [tick for tick in found if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+    return inside if len(inside) > 1 else [10**low, 10**high]

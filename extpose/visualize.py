@@ -21,6 +21,8 @@ MESH_LIGHT = Light(direction=(0.3, -0.6, -0.7), ambient=0.5, diffuse=0.5)
 LEFT_COLOR, RIGHT_COLOR, MIDDLE_COLOR = (255, 140, 40), (40, 160, 255), (255, 255, 255)
 GOLDEN_ANGLE = 0.381966
 """Hue step that keeps any number of colours apart."""
+FARTHEST = 32768.0
+"""Pixels from the corner beyond which keypoints are not drawn."""
 
 LINE_HEIGHT = 18
 BACKGROUND, INK, WARNING = (250, 250, 250), (20, 20, 20), (200, 40, 20)
@@ -89,6 +91,8 @@ def draw_keypoints(
     out = rgb.copy()
     palette = _keypoint_colors(len(keypoints)) if color is None else [color] * len(keypoints)
     seen = (keypoints[:, 2] >= min_confidence) & np.isfinite(keypoints).all(1)
+    # What is beside a camera may be projected farther away than OpenCV's integers reach.
+    seen &= (np.abs(keypoints[:, :2]) < FARTHEST).all(1)
     # OpenCV draws between pixels on a grid of 1/16.
     fixed = np.round(np.where(seen[:, None], keypoints[:, :2], 0) * 16).astype(int)
     points = [(int(x), int(y)) for x, y in fixed]

@@ -21,7 +21,7 @@ class DemoArgs:
 
     out: Path = Path("demo")
     """Folder of everything that is made."""
-    train_seconds: float = 150.0
+    train_seconds: float = 60.0
     """How long the small network is trained."""
     num_clips: int = 256
     """Synthetic clips to train on."""
@@ -203,6 +203,8 @@ class ExportArgs:
     """Folder of a training run, or of one of its checkpoints."""
     out: tyro.conf.Positional[Path]
     """File to write."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """In which weights are stored; `fp16` is half the bytes."""
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,26 @@ Below `out`: `predictions.npz` (extpose/predictions.py; can be scored again unde
 windows; of each frame that window counts in which it lies most central.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
 
 from extpose import __version__
 from extpose.config import EvaluateConfig
+from extpose.data.contents import hash_data
 from extpose.data.loader import find_shards
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
+from extpose.model.weights import packaged_checkpoint
 from extpose.predictions import PredictionError, save_predictions
-from extpose.storage import Location, hash_file, read_bytes
+from extpose.storage import Location, hash_file
 from extpose.training.logs import find_commit
 from pipelines.benchmark import benchmark_table, open_benchmark
-from pipelines.ledger import MANIFEST, WriteError
+from pipelines.ledger import WriteError
 from pipelines.results_page import write_results
 from pipelines.scorer import ShardScorer, ShardScores
 from pipelines.submission import write_submission
@@ -84,6 +84,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     config = open_benchmark(config)
     shards = find_shards(config.data)
+    if config.checkpoint is None and config.predictions is None:
+        body = ShardIndex(shards[:1]).read_clip(0).meta.body
+        config = replace(config, checkpoint=packaged_checkpoint(body, config.body_model))
     scorer = ShardScorer(config)
     try:
         # Before hours of prediction, not after.
@@ -207,14 +210,3 @@ def facts_of(
         "body_model": str(config.body_model or "free"),
     }
     return facts
-
-
-def hash_data(folder: Location, shards: list[Location]) -> str:
-    """SHA-256 over the shards' hashes, from the manifest where there is one."""
-    try:
-        listed = json.loads(read_bytes(folder / MANIFEST))["shards"]
-        hashes = {entry["name"]: entry["sha256"] for entry in listed}
-    except (FileNotFoundError, KeyError, ValueError):
-        hashes = {}
-    pairs = [(shard.name, hashes.get(shard.name) or hash_file(shard)) for shard in shards]
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()

@@ -3,8 +3,9 @@
 Axes    c cameras   t frames
 """
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -23,10 +24,11 @@ from extpose.multiview.body import FittedBody
 from extpose.multiview.cameras import Camera
 from extpose.report import Report
 from extpose.rotations import axis_angle_to_matrix
-from extpose.schema import ClipTargets
+from extpose.schema import SCHEMA_VERSION, ClipTargets
 from extpose.video import VideoWriter, read_frames
 from extpose.visualize import draw_keypoints, overlay_mesh
 from pipelines.arguments import MultiviewArgs
+from pipelines.committed import MANIFEST, write_text
 from pipelines.cutting import ClipCutter
 from pipelines.multiview_people import Person, Recording
 from pipelines.records import FrameRef, Record, empty_targets
@@ -52,16 +54,10 @@ def write_outputs(
     for number, person in enumerate(people):
         write_reference(options.out / f"person_{number:03d}.npz", person, cameras, recording.fps)
     body = load_body_model()
-    cutter = ClipCutter(IngestConfig(out=options.out), SOURCE)
+    write_shards(options.out, recording, cameras, people, body)
     shown = np.linspace(0, recording.num_frames - 1, COLUMNS + 2).round().astype(int)[1:-1]
     report, rows = Report("ExtPose: several views", options.out), []
     for i, camera in enumerate(cameras):
-        records = [
-            make_record(recording, camera, i, person, f"{camera.name}-{number}", body)
-            for number, person in enumerate(people)
-        ]
-        clips = (clip for record in records for clip in cutter.cut(record))
-        write_shard(options.out / f"{SOURCE}-{camera.name}.tar", clips)
         path = options.out / f"overlay_{camera.name}.mp4"
         cells = write_overlay(path, recording, camera, i, people, body, set(shown.tolist()))
         rows.append(np.concatenate(cells, 1))
@@ -74,6 +70,40 @@ def write_outputs(
     for camera in cameras:
         report.video(options.out / f"overlay_{camera.name}.mp4", camera.name)
     report.write()
+
+
+def write_shards(
+    out: Path,
+    recording: Recording,
+    cameras: Sequence[Camera],
+    people: Sequence[Person],
+    body: BodyModel,
+) -> None:
+    """A shard for each camera that saw somebody, with those whom it saw; their manifest."""
+    config = IngestConfig(out=out)
+    cutter, shards = ClipCutter(config, SOURCE), []
+    for i, camera in enumerate(cameras):
+        records = [
+            make_record(recording, camera, i, person, f"{camera.name}-{number}", body)
+            for number, person in enumerate(people)
+            if person.is_detected[i].any()
+        ]
+        if records:
+            clips = (clip for record in records for clip in cutter.cut(record))
+            path = out / f"{SOURCE}-{camera.name}.tar"
+            shards.append((path.name, write_shard(path, clips)))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "source": SOURCE,
+        "settings": {"skeleton": asdict(config.skeleton), "crop": asdict(config.crop)},
+        "clips": sum(info.num_clips for _, info in shards),
+        "frames": sum(info.num_frames for _, info in shards),
+        "shards": [
+            {"name": n, "clips": i.num_clips, "frames": i.num_frames, "sha256": i.sha256}
+            for n, i in shards
+        ],
+    }
+    write_text(out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 def write_reference(path: Path, person: Person, cameras: Sequence[Camera], fps: float) -> None:

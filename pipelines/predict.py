@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,7 @@ from extpose.errors import ExtPoseError
 from extpose.evaluation.temporal import jitter
 from extpose.inference import Network, predict_video
 from extpose.model.kernels import describe_backend
-from extpose.model.weights import load_model
+from extpose.model.weights import load_model, packaged_checkpoint
 from extpose.motion import Motion, save_motion
 from extpose.report import Report
 from extpose.video import VideoWriter, probe, read_frames
@@ -65,7 +65,9 @@ class Outcome:
 
 def predict(videos: Sequence[Path], config: PredictConfig) -> int:
     """Predict each video; 0 when all were done, 1 when none was, 3 when some failed."""
-    model = load_model(config.checkpoint).to(config.device).eval()
+    checkpoint = config.checkpoint or packaged_checkpoint(config.body, config.body_model)
+    config = replace(config, checkpoint=checkpoint)
+    model = load_model(checkpoint).to(config.device).eval()
     shape = model.config
     backend = describe_backend(config.device, torch.float32, shape.width // shape.num_heads)
     log.info("attention: %s", backend)

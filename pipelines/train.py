@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 def train(config: TrainConfig) -> Path:
     """Train, or go on with the run in `config.out`; returns the path of `model.safetensors`.
 
-    Raises TrainingError for a config that cannot work, a loss that is not finite, and workers
-    that failed more than `config.max_failures` times without a new checkpoint.
+    Raises TrainingError for a config that cannot work, a loss that is not finite, workers that
+    failed more than `config.max_failures` times without a new checkpoint, and a Ray that died.
     """
     config = _with_absolute_paths(config)
     _check_workers(config)
@@ -75,6 +75,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 def _train_on_ray(config: TrainConfig) -> None:
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     from extpose.training.checkpoint import newest_step
@@ -93,6 +94,12 @@ def _train_on_ray(config: TrainConfig) -> None:
                 if step <= before:
                     raise TrainingError(f"{config.out}: the workers failed: {error}") from error
                 logger.warning("the workers failed, but got to step %d: starts anew", step)
+            except RayError as error:
+                what = str(error).strip().splitlines()[0]
+                raise TrainingError(
+                    f"{config.out}: Ray is lost ({type(error).__name__}: {what}); the newest "
+                    f"checkpoint is of step {newest_step(checkpoints)}, another start goes on there"
+                ) from error
     shutil.rmtree(storage, ignore_errors=True)
     if result.return_value:
         raise TrainingError(result.return_value)

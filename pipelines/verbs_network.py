@@ -55,7 +55,8 @@ def run_export(args: list[str], verb: Verb) -> int:
     options = parsing.parse(ExportArgs, args, verb)
     from extpose.training.export import export_weights
 
-    print(f"{options.out}: weights of {export_weights(options.source, options.out)}")
+    folder = export_weights(options.source, options.out, precision=options.precision)
+    print(f"{options.out}: weights of {folder}")
     return 0
 
 

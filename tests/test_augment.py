@@ -127,7 +127,7 @@ def test_rotated_pose_is_the_rotated_person() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     scale=st.floats(0.7, 1.3), rotation=st.floats(-1, 1), is_flipped=st.booleans(),
     tx=st.floats(-0.1, 0.1), ty=st.floats(-0.1, 0.1),

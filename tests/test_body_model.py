@@ -179,7 +179,7 @@ def test_gradients_reach_every_input() -> None:
     torch.testing.assert_close((slope * step).sum(), measured, rtol=1e-4, atol=1e-12)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_the_root_turns_and_moves_the_body_rigidly(free_body: BodyModel, seed: int) -> None:
     args = random_pose(free_body, seed=seed)

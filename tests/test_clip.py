@@ -20,7 +20,7 @@ from extpose.data.crop import apply_affine
 from tests.clips import CROP, SKELETON, random_clip, random_frames, random_track
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from(["smpl", "mano"]))
 def test_redraw_from_a_decoded_clip_equals_the_stored_picture(seed, body):
     clip = random_clip(seed, 3, body=body)

@@ -97,7 +97,7 @@ def test_default_focal_length():
     close(found, torch.tensor([5000.0, 12500.0]), 1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_axis_angle_agrees_with_scipy(seed):
     vectors = np.random.default_rng(seed).normal(0, 2, (8, 3))
@@ -105,7 +105,7 @@ def test_axis_angle_agrees_with_scipy(seed):
     close(axis_angle_to_matrix(torch.from_numpy(vectors)), expected, 1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_round_trips(seed):
     matrix = random_rotations(seed)
@@ -132,7 +132,7 @@ def test_axis_angle_has_a_gradient_everywhere(angle):
     assert torch.autograd.gradcheck(axis_angle_to_matrix, (vector,))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.floats(0.1, 10))
 def test_alignment_undoes_a_similarity(seed, scale):
     rng = np.random.default_rng(seed)

@@ -185,6 +185,13 @@ def test_functions_and_files_stay_short() -> None:
     assert not too_long
 
 
+def test_numbers_to_compare_with_say_where_they_are_from() -> None:
+    readme = (ROOT / "tests/data/README.md").read_text()
+    for path in (ROOT / "tests/data").iterdir():
+        assert path.name == "README.md" or f"`{path.name}`" in readme, path.name
+        assert path.stat().st_size < 400_000, path.name
+
+
 def test_decisions_are_numbered() -> None:
     paths = sorted((ROOT / "docs/decisions").iterdir())
     assert paths

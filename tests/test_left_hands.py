@@ -85,7 +85,7 @@ def left_clip(seed: int, num_frames: int = 3) -> Clip:
     return replace(clip, meta=replace(clip.meta, is_right=False))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1000), kind=st.sampled_from(INPUTS))
 def test_a_left_hand_is_the_mirrored_right_hand_of_the_mirrored_video(
     networks: dict[str, Network], seed: int, kind: str
@@ -126,7 +126,7 @@ def some_prediction(clip: Clip, seed: int) -> FramePrediction:
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), is_right=st.booleans())
 def test_the_mesh_lies_on_what_the_network_was_shown(
     hand: BodyModel, seed: int, is_right: bool

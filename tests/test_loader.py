@@ -52,7 +52,7 @@ def assert_equal(a: Batch, b: Batch) -> None:
     assert not tensors
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     world=st.sampled_from([1, 2, 3, 4, 6]), micro=st.integers(1, 5), num=st.integers(1, 30),
     seed=st.integers(0, 5),
@@ -222,7 +222,7 @@ def test_folders_without_clips_and_shared_keys_are_refused(tmp_path: Path) -> No
 weights = st.lists(st.floats(0.01, 10), min_size=2, max_size=6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(mix=weights, batch=st.integers(1, 24), seed=st.integers(0, 99), steps=st.integers(1, 200))
 def test_each_data_set_fills_its_share_of_every_step(
     mix: list[float], batch: int, seed: int, steps: int
@@ -243,7 +243,7 @@ def test_the_mean_over_seeds_is_the_mix() -> None:
     np.testing.assert_allclose(np.mean(counts, 0) / 7, mix, atol=0.005)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     mix=weights, world=st.sampled_from([1, 2, 3, 6]), micro=st.integers(1, 5),
     start=st.integers(0, 9), seed=st.integers(0, 9),

@@ -89,7 +89,7 @@ def test_hands_are_not_cropped() -> None:
     assert draw.occluders
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     x=st.floats(30, 90), y=st.floats(30, 90), part=st.floats(26, 128), scale=st.floats(0.7, 1.3),
     rotation=st.floats(-1, 1), is_flipped=st.booleans(), tx=st.floats(-0.1, 0.1),
@@ -162,7 +162,7 @@ def test_occluders_cover_pictures_only_and_move_evenly() -> None:
     assert (before.targets.keypoints_2d == after.targets.keypoints_2d).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6), frame=st.integers(0, 200))
 def test_any_occluder_can_be_drawn(seed: int, frame: int) -> None:
     image = np.zeros((40, 40, 3), np.uint8)

@@ -81,7 +81,7 @@ ARRAYS = hnp.arrays(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(array=ARRAYS, protocol=st.integers(0, 5), fortran=st.booleans())
 def test_arrays_survive_every_protocol(
     tmp_path_factory: pytest.TempPathFactory, array: np.ndarray, protocol: int, fortran: bool

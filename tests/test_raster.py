@@ -51,7 +51,7 @@ def test_a_triangle_covers_the_pixels_whose_centres_it_contains(order: list[int]
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_split_rectangle_has_no_crack(seed: int) -> None:
     rng = np.random.default_rng(seed)
     corners = [(4.5, 4.5), (50.5, 4.5), (50.5, 40.5), (4.5, 40.5)]
@@ -110,7 +110,7 @@ def test_a_floor_that_reaches_behind_the_camera_fills_the_lower_half() -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_triangles_anywhere_leave_a_valid_picture(seed: int) -> None:
     rng = np.random.default_rng(seed)
     vertices = rng.normal(0, 1, (30, 3)) * 10.0 ** rng.uniform(-3, 6)

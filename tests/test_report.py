@@ -23,7 +23,7 @@ def test_all_text_is_escaped(tmp_path: Path) -> None:
     page = report.write().read_text(encoding="utf-8")
     assert "<script" not in page
     assert 'alert("' not in page
-    assert page.count("&lt;script&gt;") == 13
+    assert page.count("&lt;script&gt;") == 12
     assert "<td>1.5</td>" in page
     assert "http" not in page
 
@@ -46,13 +46,13 @@ def points(svg: str) -> list[list[tuple[float, float]]]:
 
 def test_a_chart_spans_its_frame() -> None:
     (line,) = points(line_chart([10.0, 20.0, 30.0], {"loss": [4.0, 2.0, 0.0]}, "step"))
-    assert line == [(60, 10), (380, 115), (700, 220)]
+    assert line == [(64, 10), (297, 105), (530, 200)]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_chart_leaves_out_what_is_no_number(bad: float) -> None:
     svg = line_chart([0.0, 1.0, 2.0], {"a": [1.0, bad, 3.0], "b": [bad, bad, bad]}, "step")
-    assert points(svg) == [[(60, 220), (700, 10)], []]
+    assert points(svg) == [[(64, 200), (530, 10)], []]
     assert "nan" not in svg
     assert "inf" not in svg
 
@@ -68,6 +68,35 @@ def test_a_flat_line_and_a_single_point_are_drawn() -> None:
 def test_nothing_to_draw_says_so(series: dict[str, list[float]]) -> None:
     x = [0.0] * max((len(line) for line in series.values()), default=0)
     assert "nothing to draw" in line_chart(x, series, "step")
+
+
+def labels(svg: str) -> list[str]:
+    return [text.text or "" for text in ElementTree.fromstring(svg).findall("text")]
+
+
+def test_axes_have_round_numbers() -> None:
+    assert labels(line_chart([0.0, 1.0], {"a": [0.0, 97.0]}, "step"))[:5] == [
+        "0", "20", "40", "60", "80",
+    ]  # fmt: skip
+    assert labels(line_chart([0.0, 1.0], {"lr": [3e-5, 9.98e-4]}, "step"))[0] == "0.0002"
+
+
+def test_a_logarithmic_axis_shows_small_terms_beside_large_ones() -> None:
+    lines = {"large": [100.0, 100.0, 100.0], "small": [1.0, 0.0, 0.1]}
+    svg = line_chart([0.0, 1.0, 2.0], lines, "step", is_log=True)
+    large, small = points(svg)
+    assert {y for _, y in large} == {10}
+    # A term that is 0 has no place on it.
+    assert small == [(64, pytest.approx(136.7, abs=0.1)), (530, 200)]
+    assert {"1", "10", "100"} <= set(labels(svg))
+
+
+def test_several_lines_are_named_with_their_last_values(tmp_path: Path) -> None:
+    report = Report(title="run", folder=tmp_path)
+    report.chart("terms", [0.0, 1.0], {"pose": [9.0, 8.5], "betas": [1.0, math.nan]}, "step")
+    page = report.write().read_text()
+    assert "pose 8.5</span>" in page
+    assert "betas 1</span>" in page
 
 
 def test_lines_of_another_length_are_refused() -> None:

@@ -76,7 +76,7 @@ def test_nothing_is_drawn_below_the_threshold():
     assert 0 < one.any(-1).sum() < 40
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(SETS), st.sampled_from([64, 128]))
 def test_pixels_lie_near_bones_and_only_there(seed, keypoint_set, size):
     points = keypoints(seed, keypoint_set, size=size)
@@ -99,7 +99,7 @@ def test_pixels_lie_near_bones_and_only_there(seed, keypoint_set, size):
     assert drawn[nearest < 0].all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_a_mirrored_skeleton_is_not_a_mirrored_drawing(seed):
     points = keypoints(seed)

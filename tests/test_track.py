@@ -67,7 +67,7 @@ def test_a_longer_gap_ends_the_track():
         assert len(link_tracks(video(*frames), CONFIG, SIZE).tracks) == number
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 10_000), st.integers(0, 2), st.floats(2, 6))
 def test_two_who_cross_keep_their_identities(seed, num_hidden, speed):
     """They walk through each other; while they overlap most, one or both are not detected."""
@@ -129,7 +129,6 @@ def test_boxes_without_area_are_left_out_and_counted():
     assert (len(result.tracks), len(result.filtered), result.num_empty) == (1, 0, 10)
 
 
-@settings(deadline=None)
 @given(st.integers(3, 60), st.floats(0.3, 5), st.floats(-9, 9), st.floats(-9, 9))
 def test_smoothing_leaves_steady_motion_alone(num_frames, sigma, vx, vy):
     box = person(300, 300)[0]

@@ -95,6 +95,17 @@ def test_unsure_keypoints_and_their_limbs_are_left_out() -> None:
         draw_keypoints(FRAME, np.zeros((5, 3)))
 
 
+@pytest.mark.parametrize("far", [4e9, -4e9, 1e300, np.nan])
+def test_keypoints_beside_the_camera_are_left_out(far: float) -> None:
+    """They are projected out of all bounds; what is in the picture is still drawn."""
+    black = np.zeros((40, 40, 3), np.uint8)
+    points = np.zeros((17, 3))
+    points[5], points[7] = (10, 10, 1), (far, 12, 1)
+    drawn = draw_keypoints(black, points, limbs=[(5, 7)])
+    assert drawn[10, 10].any()
+    assert not drawn[:, 20:].any()
+
+
 def test_a_contact_sheet_shows_the_networks_part(make_clip: Callable[..., Clip]) -> None:
     clip = make_clip(num_frames=3)
     stored, size = clip.meta.crop_size, clip.meta.skeleton_size

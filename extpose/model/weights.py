@@ -38,6 +38,11 @@ OPTIONAL_KEYS = frozenset({"temporal_embed"})
 """What the image models do not have; it keeps its initial zeros."""
 ABLATION = "ablation."
 """Prefix of what an ablation adds to the image model; it keeps its initial values."""
+PACKAGED: dict[str, Path] = {
+    "smpl": Path(__file__).parents[1] / "free" / "body.safetensors",
+    "mano": Path(__file__).parents[1] / "free" / "hand.safetensors",
+}
+"""Small networks of the free body and hand (extpose/free/README.md says what they can)."""
 MAX_SHOWN = 20
 _OWN_METADATA = ("extpose_version", "model_config")
 _HEAD_COUNTS = ("num_heads", "head_num_heads")
@@ -56,12 +61,19 @@ class LoadReport:
     """Keys of the network that the file need not have and has not: they stay as they were."""
 
 
-def save_model(path: Path, model: ExtPose, extra: Mapping[str, str] | None = None) -> None:
+def save_model(
+    path: Path,
+    model: ExtPose,
+    extra: Mapping[str, str] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Write the weights and the model's config; `extra` is added to the file's metadata.
 
-    Atomic: another process sees the old file or the whole new one. Tensors that are mapped from
-    another file are written from there, without a copy in memory. A name in `extra` that the
-    format itself uses raises ValueError.
+    `dtype` is what floating-point weights are stored in, where it is not their own. Atomic: another
+    process sees the old file or the whole new one. Tensors that are mapped from another file are
+    written from there, without a copy in memory. A name in `extra` that the format itself uses
+    raises ValueError.
     """
     if taken := set(_OWN_METADATA) & set(extra or {}):
         raise ValueError(f"{sorted(taken)} in the extra metadata, reserved for the format")
@@ -70,7 +82,10 @@ def save_model(path: Path, model: ExtPose, extra: Mapping[str, str] | None = Non
         "extpose_version": FORMAT_VERSION,
         "model_config": json.dumps(asdict(model.config), sort_keys=True),
     }
-    save_tensors(path, model.state_dict(), metadata)
+    state = model.state_dict()
+    if dtype is not None:
+        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    save_tensors(path, state, metadata)
 
 
 def save_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -94,6 +109,19 @@ def replaced(path: Path) -> Iterator[Path]:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def packaged_checkpoint(body: str, body_model: Path | None) -> Path:
+    """The packaged network of `smpl` or `mano`.
+
+    Raises CheckpointError beside a body file: it was trained on the free body or hand.
+    """
+    if body_model is not None:
+        raise CheckpointError(
+            f"no checkpoint is given, and the packaged network is of the free {body} model, not of "
+            f"{body_model}"
+        )
+    return PACKAGED[body]
 
 
 def load_model(path: Path) -> ExtPose:

@@ -9,7 +9,7 @@ Axes    t frames   v vertices   k keypoints   h w pixels; everything in pixels o
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from extpose.config import SynthConfig
 from extpose.detect.people import Detections, Track
@@ -38,45 +38,26 @@ def observe(
     rng: np.random.Generator,
 ) -> Track:
     """The person's track as `config.keypoints` asks for. Raises ValueError without an observer."""
-    low, high = vertices_img.min(1), vertices_img.max(1)
-    size = (high - low).max(-1)
-    boxes = clip_boxes(np.concatenate([low, high], -1), config.image_size)
+    boxes = np.concatenate([vertices_img.min(1), vertices_img.max(1)], -1)
     is_detected = np.ones(len(frames), bool)
     if config.keypoints == "detector":
         if observer is None:
             raise ValueError("keypoints 'detector' needs an observer, there is none")
         boxes, keypoints, is_detected = match_people(
-            frames, boxes, observer, keypoints_img.shape[1]
+            frames, clip_boxes(boxes, config.image_size), observer, keypoints_img.shape[1]
         )
-    elif config.keypoints == "noise" and keypoints_img.shape[1] == len(NAMES):
-        seen = draw_evidence(
-            keypoints_img,
-            keypoints_depth,
-            _visible(keypoints_img, keypoints_depth, depth_maps),
-            boxes=np.concatenate([low, high], -1),
-            image_size=config.image_size,
-            fps=config.fps,
-            noise=load_noise(config.noise or FITTED),
-            rng=rng,
-        )
-        keypoints, is_detected = seen.keypoints, seen.is_detected
-        found = clip_boxes(seen.boxes, config.image_size)
-        boxes = np.where(is_detected[:, None], found, boxes)
     elif config.keypoints == "noise":
-        boxes = clip_boxes(boxes + rng.normal(0, BOX_NOISE, 4) * size[:, None], config.image_size)
-        height, width = config.image_size
-        limit = np.array([width - 0.5, height - 0.5])
-        is_inside = np.all((keypoints_img >= -0.5) & (keypoints_img < limit), axis=-1)
-        keypoints = add_noise(
-            keypoints_img,
-            _visible(keypoints_img, keypoints_depth, depth_maps),
-            np.asarray(is_inside),
-            size=size,
-            keypoint_set="coco17",
-            noise=KeypointNoise(),
-            rng=rng,
-        )
+        is_visible = _visible(keypoints_img, keypoints_depth, depth_maps)
+        if keypoints_img.shape[1] == len(NAMES):
+            boxes, keypoints, is_detected = _disturb_body(
+                boxes, keypoints_img, keypoints_depth, is_visible, config=config, rng=rng
+            )
+        else:
+            boxes, keypoints = _disturb_hand(
+                boxes, keypoints_img, is_visible, config.image_size, rng=rng
+            )
     else:
+        boxes = clip_boxes(boxes, config.image_size)
         certain = np.ones((*keypoints_img.shape[:2], 1))
         keypoints = np.concatenate([keypoints_img, certain], -1).astype(np.float32)
     return Track(
@@ -87,6 +68,56 @@ def observe(
         timestamps=np.arange(len(frames)) / config.fps,
         is_detected=is_detected,
     )
+
+
+def _disturb_body(
+    boxes: Float[np.ndarray, "t 4"],
+    keypoints_img: Float[np.ndarray, "t k 2"],
+    keypoints_depth: Float[np.ndarray, "t k"],
+    is_visible: Bool[np.ndarray, "t k"],
+    *,
+    config: SynthConfig,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "t 4"], Float[np.ndarray, "t k 3"], Bool[np.ndarray, " t"]]:
+    """Boxes in the picture, keypoints with confidence, and whether a detector finds the person."""
+    seen = draw_evidence(
+        keypoints_img,
+        keypoints_depth,
+        is_visible,
+        boxes=boxes,
+        image_size=config.image_size,
+        fps=config.fps,
+        noise=load_noise(config.noise or FITTED),
+        rng=rng,
+    )
+    found = clip_boxes(seen.boxes, config.image_size)
+    true = clip_boxes(boxes, config.image_size)
+    return np.where(seen.is_detected[:, None], found, true), seen.keypoints, seen.is_detected
+
+
+def _disturb_hand(
+    boxes: Float[np.ndarray, "t 4"],
+    keypoints_img: Float[np.ndarray, "t k 2"],
+    is_visible: Bool[np.ndarray, "t k"],
+    image_size: tuple[int, int],
+    *,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "t 4"], Float[np.ndarray, "t k 3"]]:
+    """Boxes in the picture and keypoints with confidence."""
+    size = (boxes[:, 2:] - boxes[:, :2]).max(-1)
+    moved = clip_boxes(boxes, image_size) + rng.normal(0, BOX_NOISE, 4) * size[:, None]
+    limit = np.array([image_size[1] - 0.5, image_size[0] - 0.5])
+    is_inside = np.all((keypoints_img >= -0.5) & (keypoints_img < limit), axis=-1)
+    keypoints = add_noise(
+        keypoints_img,
+        is_visible,
+        np.asarray(is_inside),
+        size=size,
+        keypoint_set="hand21",
+        noise=KeypointNoise(),
+        rng=rng,
+    )
+    return clip_boxes(moved, image_size), keypoints
 
 
 def _visible(

@@ -1,7 +1,9 @@
 """The weights in a checkpoint of a training run, as a file that `load_model` reads."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from extpose.errors import CheckpointError
 from extpose.model.weights import build_empty, save_model
@@ -9,8 +11,16 @@ from extpose.model_config import ModelConfig
 from extpose.training.checkpoint import META_FILE, find_latest, read_meta, read_state
 from extpose.training.state import WEIGHTS, check_state, section
 
+Precision = Literal["fp32", "fp16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
-def export_weights(source: Path, out: Path) -> Path:
+
+def export_weights(
+    source: Path,
+    out: Path,
+    *,
+    precision: Precision = "fp32",
+) -> Path:
     """Write the weights of one checkpoint to `out`; returns the checkpoint's folder.
 
     `source` is a checkpoint, or a run, whose newest complete one is taken. One process, without
@@ -32,5 +42,5 @@ def export_weights(source: Path, out: Path) -> Path:
     model, state = build_empty(config, folder), read_state(folder)
     check_state(model, state)
     model.load_state_dict(section(state, WEIGHTS), assign=True)
-    save_model(out, model, {"config_hash": meta.config_hash})
+    save_model(out, model, {"config_hash": meta.config_hash}, dtype=DTYPES[precision])
     return folder

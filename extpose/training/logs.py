@@ -1,6 +1,7 @@
 """The folder of a training run: what was run, and how it went.
 
     config.json  versions.json  code.diff     the config, library versions and commit, local edits
+    data.json                                 a hash of each data set, from its manifest
     parameters.json                           how many there are, are trained, and were added
     log.csv                                   one line a step
     starts.csv                                one line a start: workers, steps done again, time lost
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from extpose.batch import Batch
 from extpose.config import TrainConfig
+from extpose.data.contents import hash_listed
 from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
 from extpose.model.kernels import describe_backend
 from extpose.training.loop import StepRecord
@@ -45,7 +47,9 @@ from extpose.training.validation import append_row, drop_rows_after
 
 PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
 COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "skipped")
-MAX_CLIPS_SHOWN = 8
+MAX_CLIPS_SHOWN, MAX_FRAMES_SHOWN = 8, 8
+SHEET_WIDTH, SHOWN_SIDE, GAP = 1100, 128, 4
+"""Pixels: of the first batch's picture, a crop in it at least, between two clips."""
 logger = logging.getLogger(__name__)
 
 
@@ -139,7 +143,7 @@ def config_hash(config: TrainConfig) -> str:
 
 
 def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
-    """`config.json`, `versions.json` and, in a git checkout, the commit and `code.diff`."""
+    """`config.json`, `data.json`, `versions.json`; in a git checkout the commit and `code.diff`."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
@@ -153,6 +157,8 @@ def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
     found["commit"] = find_commit()
     (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
     (config.out / "versions.json").write_text(json.dumps(found, indent=1))
+    data = {str(folder): hash_listed(folder) for folder in config.data}
+    (config.out / "data.json").write_text(json.dumps(data, indent=1))
     (config.out / "code.diff").write_text(_git("diff", "HEAD"))
 
 
@@ -196,16 +202,34 @@ def _git(*command: str) -> str:
 
 
 def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:
-    """Two rows a clip: images with the labelled 2D points, and skeletons; grey is masked."""
+    """A block a clip: images with the labelled 2D points, below them skeletons; grey is masked.
+
+    Blocks stand side by side as far as the sheet is wide. Small crops are enlarged; of long clips
+    some frames are shown.
+    """
+    blocks = [_draw_clip(batch, i) for i in range(min(len(batch.keys), MAX_CLIPS_SHOWN))]
+    columns = min(max(SHEET_WIDTH // blocks[0].shape[1], 1), len(blocks))
+    blocks += [np.zeros_like(blocks[0])] * (-len(blocks) % columns)
+    return rearrange(np.stack(blocks), "(r c) h w ch -> (r h) (c w) ch", c=columns)
+
+
+def _draw_clip(batch: Batch, clip: int) -> UInt8[np.ndarray, "h w 3"]:
+    num_frames, size = batch.rgb.shape[1], batch.rgb.shape[-1]
+    chosen = np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES_SHOWN)).round().astype(int)
+    factor = max(SHOWN_SIDE // size, 1)
+    is_padding = ~batch.valid[clip, chosen].cpu().numpy()
+    points = None
+    if batch.targets is not None:
+        points = batch.targets.keypoints_2d[clip, chosen].cpu().numpy()
     rows = []
-    for i in range(min(len(batch.keys), MAX_CLIPS_SHOWN)):
-        rgb, skeleton = _to_pixels(batch.rgb[i]), _to_pixels(batch.skeleton[i])
-        if batch.targets is not None:
-            _draw_points(rgb, batch.targets.keypoints_2d[i].cpu().numpy())
-        for images in (rgb, skeleton):
-            images[~batch.valid[i].cpu().numpy()] //= 3
-            rows.append(rearrange(images, "t h w c -> h (t w) c"))
-    return np.concatenate(rows)
+    for stream in (batch.rgb, batch.skeleton):
+        images = _to_pixels(stream[clip, chosen])
+        images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+        if points is not None and stream is batch.rgb:
+            _draw_points(images, points)
+        images[is_padding] //= 3
+        rows.append(rearrange(images, "t h w c -> h (t w) c"))
+    return np.pad(np.concatenate(rows), ((0, GAP), (0, GAP), (0, 0)))
 
 
 def _to_pixels(images: Float[Tensor, "t 3 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
@@ -220,4 +244,4 @@ def _draw_points(images: UInt8[np.ndarray, "t h w 3"], points: np.ndarray) -> No
         for x, y, confidence in frame:
             if confidence > 0:
                 pixel = (round((x + 0.5) * size), round((y + 0.5) * size))
-                cv2.circle(image, pixel, max(size // 64, 1), (0, 255, 0), -1)
+                cv2.circle(image, pixel, max(size // 96, 1), (0, 255, 0), -1, cv2.LINE_AA)

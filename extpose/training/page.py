@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from extpose.evaluation.protocol import METRICS
 from extpose.report import Report
 from extpose.training.validation import BEST, BEST_BY, TABLE, read_best
 
@@ -17,8 +18,11 @@ NOT_TERMS = frozenset((
     "step", "seconds", "loss", "lr", "grad_norm", "frames_per_second", "clips_per_second",
     "data_wait", "data_wait_share", "mfu", "skipped",
 ))  # fmt: skip
+TERMS = "terms of the loss, weighted (log)"
+GRADIENT = "gradient norm before clipping (log)"
 FILES = {
     "config.json": "every setting",
+    "data.json": "a hash of each data set",
     "versions.json": "libraries, commit, attention kernel, peak rate",
     "code.diff": "local edits of the code",
     "parameters.json": "numbers of parameters",
@@ -41,7 +45,10 @@ def write_page(out: Path, *, steps: int) -> Path:
     _add_validation(report, out)
     if (out / "first_batch.png").exists():
         report.heading("First batch")
-        caption = "a clip in two rows: pictures with the labelled points, and skeletons"
+        caption = (
+            "each clip: pictures with the labelled points, below them skeletons; grey is masked, "
+            "dark is padding"
+        )
         report.picture(out / "first_batch.png", caption)
     report.heading("Files")
     report.links({out / name: text for name, text in FILES.items() if (out / name).exists()})
@@ -81,19 +88,20 @@ def _add_summary(report: Report, log: Mapping[str, Sequence[float]], *, steps: i
 
 def _add_curves(report: Report, log: Mapping[str, Sequence[float]]) -> None:
     curves: dict[str, tuple[str, ...]] = {
-        "loss": ("loss",),
-        "terms of the loss, as weighted": tuple(name for name in log if name not in NOT_TERMS),
+        "loss, their sum": ("loss",),
+        TERMS: tuple(name for name in log if name not in NOT_TERMS),
         "learning rate": ("lr",),
-        "gradient norm before clipping": ("grad_norm",),
+        GRADIENT: ("grad_norm",),
         "frames a second, all workers": ("frames_per_second",),
         "share of the time that a step waits for data": ("data_wait_share",),
-        "model FLOPs utilisation": ("mfu",),
+        "model FLOPs utilisation, share of the peak": ("mfu",),
     }
     report.heading("Curves")
     x = thin(log["step"])
     for title, names in curves.items():
         if names:
-            report.chart(title, x, {name: thin(log[name]) for name in names}, "step")
+            lines = {name: thin(log[name]) for name in names}
+            report.chart(title, x, lines, "step", is_log=title in (TERMS, GRADIENT))
 
 
 def _add_validation(report: Report, out: Path) -> None:
@@ -102,12 +110,27 @@ def _add_validation(report: Report, out: Path) -> None:
         return
     report.heading("Held-out clips")
     if (best := read_best(out / BEST)) < math.inf:
-        report.text(f"Best {BEST_BY}: {best:.4g}; its weights are {BEST}.")
-    for name, values in table.items():
-        if name != "step":
-            report.chart(name, table["step"], {name: values}, "step")
-    last = list(zip(*list(table.values())[0:], strict=True))[-10:]
-    report.table(list(table), [[f"{value:.6g}" for value in row] for row in last])
+        report.text(f"Best {label_metric(BEST_BY)}: {best:.1f}; its weights are {BEST}.")
+    labels = {name: label_metric(name) for name in table if name != "step"}
+    for name, label in labels.items():
+        if not name.startswith("target_"):
+            lines = {label: table[name]}
+            if (truth := f"target_{name}") in table:
+                lines[labels[truth]] = table[truth]
+            report.chart(label, table["step"], lines, "step")
+    last = list(zip(*table.values(), strict=True))[-10:]
+    report.table(
+        ("step", *labels.values()),
+        [(f"{step:.0f}", *(f"{value:.4g}" for value in values)) for step, *values in last],
+    )
+
+
+def label_metric(name: str) -> str:
+    """A column of the validations' table, for people: with its unit."""
+    for metric, unit in METRICS.items():
+        if metric == name:
+            return f"{unit.label}, {unit.unit}" if unit.unit else unit.label
+    return name
 
 
 def _late_mean(values: Sequence[float]) -> float:

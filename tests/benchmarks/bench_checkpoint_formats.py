@@ -1,14 +1,16 @@
-"""This project's checkpoints beside DeepSpeed's and its universal ones: `python FILE [--depth 6]`.
+"""This project's checkpoints beside DeepSpeed's and its universal ones: `python FILE`.
 
 Two workers take three steps with ZeRO and save the same state both ways; one worker converts,
-loads, and takes the fourth step. "Number" columns are the largest absolute differences: of what
-was loaded from what was saved, and of the weights after the fourth step from those of the two
-workers. Seconds are wall time on CPUs; `universal` needs `convert` as well, and both its folders.
+loads, and takes the fourth step. "Loaded" and "moments" are the largest absolute differences of
+what was loaded from what was saved, "step 4" that of the weights one step on from those of the two
+workers. Seconds are CPU time of the first worker, so that a busy machine changes them little.
+`universal` needs `convert`, and both its folders.
 """
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -25,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from extpose.config import EngineConfig
 from extpose.model.extpose import ExtPose
-from extpose.recipes import SMALL
+from extpose.recipes import TINY
 from extpose.training.checkpoint import CheckpointMeta, read_state, write_checkpoint
-from extpose.training.engine import DeepSpeedEngine, create_engine
+from extpose.training.engine import DeepSpeedEngine, create_engine, import_deepspeed
 from extpose.training.state import MOMENTS, WEIGHTS
 from tests.training.reshard_steps import CLIPS, batch_of
 
@@ -38,57 +40,60 @@ Numbers = dict[str, float]
 def main() -> None:
     """Start two workers, then one, for each stage, and print what they found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--worker", nargs=4, help="(used by itself) FOLDER STAGE RANK WORKERS")
+    parser.add_argument("--width", type=int, default=TINY.width, help="of the backbone")
     options = parser.parse_args()
-    if options.worker:
-        folder, *numbers = options.worker
-        run_worker(Path(folder), options.depth, *map(int, numbers))
-        return
+    # Once for all workers, which are forked: it takes longer than what is measured.
+    import_deepspeed(torch.device("cpu"))
     print(
-        f"{'':8}{'format':12}{'MB':>8}{'files':>7}{'save s':>8}{'convert s':>11}{'load s':>8}",
-        end="",
+        f"{'':8}{'format':12}{'MB':>8}{'files':>7}{'save s':>8}{'convert s':>11}{'load s':>8}"
+        f"{'loaded':>11}{'moments':>11}{'step 4':>11}",
+        flush=True,
     )
-    print(f"{'loaded':>11}{'moments':>11}{'step 4':>11}")
     for stage in (2, 3):
         with tempfile.TemporaryDirectory() as folder:
             for workers in (2, 1):
-                start_workers(Path(folder), stage, workers, options.depth)
+                start_workers(Path(folder), stage, workers, options.width)
             print_rows(Path(folder), stage)
 
 
-def start_workers(folder: Path, stage: int, workers: int, depth: int) -> None:
-    command = [sys.executable, "-W", "ignore", __file__, "--depth", str(depth), "--worker"]
+def start_workers(folder: Path, stage: int, workers: int, width: int) -> None:
+    """Run them to their end. Raises RuntimeError with what the first that failed wrote."""
+    context = multiprocessing.get_context("fork")
     started = [
-        subprocess.Popen(
-            [*command, str(folder), str(stage), str(rank), str(workers)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        context.Process(target=run_worker, args=(folder, width, stage, rank, workers))
         for rank in range(workers)
     ]
     for process in started:
-        _, errors = process.communicate()
-        if process.returncode:
-            raise RuntimeError(errors[-3000:])
+        process.start()
+    for rank, process in enumerate(started):
+        process.join()
+        if process.exitcode:
+            told = told_by(folder, rank, workers).read_text()
+            raise RuntimeError(f"ZeRO-{stage}, worker {rank} of {workers}: {told[-3000:]}")
 
 
-def run_worker(folder: Path, depth: int, stage: int, rank: int, workers: int) -> None:
+def told_by(folder: Path, rank: int, workers: int) -> Path:
+    return folder / f"worker-{rank}-of-{workers}.txt"
+
+
+def run_worker(folder: Path, width: int, stage: int, rank: int, workers: int) -> None:
     """Save with two workers; convert, load and go on with one."""
+    told = os.open(told_by(folder, rank, workers), os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(told, stream)
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / f"store-{workers}"), workers)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
-    engine = build(depth, stage, workers)
-    found = save(folder, engine) if workers == 2 else load_both(folder, depth, stage, engine)
+    engine = build(width, stage, workers)
+    found = save(folder, engine) if workers == 2 else load_both(folder, width, stage, engine)
     if rank == 0:
         (folder / f"{workers}.json").write_text(json.dumps(found))
 
 
-def build(depth: int, stage: int, workers: int) -> DeepSpeedEngine:
+def build(width: int, stage: int, workers: int) -> DeepSpeedEngine:
     torch.manual_seed(0)
     config = EngineConfig(zero_stage=stage, clip_grad_norm=0.5)
-    model = ExtPose(replace(SMALL, depth=depth, max_frames=2, image_size=32, drop_path=0.0))
+    model = ExtPose(replace(TINY, width=width, max_frames=2, image_size=32))
     settings = {"accumulation": 1, "micro_batch": CLIPS // workers, "use_gpu": False}
     engine = create_engine(model, config, **settings)
     assert isinstance(engine, DeepSpeedEngine)
@@ -103,9 +108,9 @@ def take_step(engine: DeepSpeedEngine, step: int) -> None:
 
 
 def timed(act: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     act()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def save(folder: Path, engine: DeepSpeedEngine) -> Numbers:
@@ -129,12 +134,12 @@ def save_own(root: Path, engine: DeepSpeedEngine) -> None:
     engine.workers.barrier()
 
 
-def load_both(folder: Path, depth: int, stage: int, engine: DeepSpeedEngine) -> dict[str, Any]:
+def load_both(folder: Path, width: int, stage: int, engine: DeepSpeedEngine) -> dict[str, Any]:
     own = next((folder / "own").glob("step_*"))
     saved, fourth = read_state(own), load_file(folder / "fourth.safetensors")
     seconds = timed(lambda: engine.load_state(read_state(own)))
     ours = {"load": seconds, "convert": 0.0, **compare(engine, saved, fourth)}
-    other = build(depth, stage, 1)
+    other = build(width, stage, 1)
     convert = timed(lambda: convert_to_universal(folder))
     seconds = timed(lambda: load_universal(other, folder / "universal"))
     theirs = {"load": seconds, "convert": convert, **compare(other, saved, fourth)}

@@ -1,6 +1,7 @@
 """Nodes of a Ray cluster on this machine join, are lost, and are about to be taken away."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,27 +24,34 @@ from tests.chaos.victim import FAST, PATIENCE, Victim, wait_for
 
 STORE = 150 * 2**20
 """Bytes of each node's object store."""
-ELASTIC_STEPS, ELASTIC_PACE = 120, 1.0
+AGENT_PORTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+    "dashboard_agent_listen_port",
+)
+STEPS, SHORT_STEPS, PACE = 120, 60, 1.0
 """So slow until all has happened, then at full speed."""
 
 
 def elastic(bench: Bench, *, is_short: bool = False) -> Iterator[Outcome]:
     """Nodes of a cluster on this machine come and go; compared with one worker left alone."""
-    straight = _elastic_config(bench, "elastic-straight", "plain")
+    steps = SHORT_STEPS if is_short else STEPS
+    straight = _elastic_config(bench, "elastic-straight", "plain", steps)
     victim = Victim(config=replace(straight, launcher="local", num_workers=1, min_workers=0))
     assert victim.run() == 0, victim.told
     for backend in ("deepspeed",) if is_short else ("deepspeed", "plain"):
-        config = _elastic_config(bench, f"elastic-{backend}", backend)
+        config = _elastic_config(bench, f"elastic-{backend}", backend, steps)
         yield from _come_and_go(config, straight.out, is_short=is_short)
 
 
-def _elastic_config(bench: Bench, name: str, backend: str) -> TrainConfig:
+def _elastic_config(bench: Bench, name: str, backend: str, steps: int) -> TrainConfig:
     config = bench.config(name, backend=backend)
     # Random depth is drawn by micro-batch: with workers of one micro-batch each it is the same.
     return replace(
         config,
         launcher="ray",
-        steps=ELASTIC_STEPS,
+        steps=steps,
         checkpoint_every=10,
         num_workers=3,
         min_workers=1,
@@ -60,7 +68,7 @@ def _come_and_go(config: TrainConfig, straight: Path, *, is_short: bool) -> Iter
             # Nothing else runs on these nodes: room is found in seconds or not at all.
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
         }
-        victim = Victim(config=config, pace=ELASTIC_PACE, environment=environment)
+        victim = Victim(config=config, pace=PACE, environment=environment)
         process = victim.start()
 
         def settled(change: Callable[[], Any]) -> str:
@@ -107,12 +115,25 @@ def _cluster() -> Iterator[tuple[Any, Callable[[], Any]]]:
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    settings = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=settings, connect=False)
+    head = {"include_dashboard": False, **_node_settings()}
+    cluster = Cluster(initialize_head=True, head_node_args=head, connect=False)
     try:
-        yield cluster, lambda: cluster.add_node(num_cpus=1, object_store_memory=STORE)
+        yield cluster, lambda: cluster.add_node(**_node_settings())
     finally:
         cluster.shutdown()
+
+
+def _node_settings() -> dict[str, int]:
+    """With ports: for those that its agents choose a raylet waits 15 s, and then aborts."""
+    sockets = [socket.create_server(("", 0)) for _ in AGENT_PORTS]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return {
+        "num_cpus": 1,
+        "object_store_memory": STORE,
+        **dict(zip(AGENT_PORTS, ports, strict=True)),
+    }
 
 
 def _drain(cluster: Any, node: Any) -> None:

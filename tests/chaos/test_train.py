@@ -23,10 +23,9 @@ def test_a_killed_driver_goes_on_bit_for_bit() -> None:
     assert "3 faults, 0 failed, 3 runs compared and found the same" in told
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-def test_nodes_join_and_are_lost() -> None:
-    told = hurt("join", seed=4)
-    assert "a node joins, ZeRO-2" in told
-    assert "a node is lost, ZeRO-2" in told
-    assert "0 failed, 1 runs compared" in told
+def test_workers_join_and_are_lost() -> None:
+    told = hurt("workers", seed=4)
+    assert "two workers join one, ZeRO-2" in told
+    assert "one of two is killed, ZeRO-2" in told
+    assert "3 faults, 0 failed, 1 runs compared" in told

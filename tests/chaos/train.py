@@ -2,8 +2,9 @@
 
 Kills by SIGKILL at seeded moments; a run that was hurt is started again and compared, as bytes,
 with one that was left alone. `--only` picks parts: `local` (one process), `zero` (the same with
-ZeRO-2), `ray` (two workers), `elastic` (nodes come and go); `short` and `join` are small pieces of
-them, which the tests run. Exit code 1 where something was lost.
+ZeRO-2), `workers` (their number changes), `ray` (two workers of Ray), `elastic` (nodes come and
+go); `short` and `join` are small pieces of the first and the last. The tests run `short` and
+`workers`. Exit code 1 where something was lost.
 """
 
 import argparse
@@ -14,12 +15,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.chaos import elastic_faults, local_faults, ray_faults
+from tests.chaos import elastic_faults, local_faults, ray_faults, worker_faults
 from tests.chaos.outcome import HEADER, Outcome
 from tests.chaos.victim import PLACES, Place
 from tests.pipelines.train_runs import write_data
 
-PARTS = ("local", "zero", "ray", "elastic")
+PARTS = ("local", "zero", "workers", "ray", "elastic")
 PIECES = ("short", "join")
 
 
@@ -60,6 +61,8 @@ def _run_part(bench: local_faults.Bench, part: str, runs: int) -> Iterator[Outco
             yield from local_faults.others(bench, bench.folder / "plain-straight")
     elif part == "zero":
         yield from local_faults.kills(bench, "deepspeed", runs)
+    elif part == "workers":
+        yield from worker_faults.changes(bench)
     elif part == "ray":
         yield from ray_faults.faults(bench)
     else:

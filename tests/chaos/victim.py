@@ -13,9 +13,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-import torch._dynamo  # AdamW and TensorBoard import these at the first start
-import torch.utils.tensorboard  # noqa: F401
-
 import extpose.training.run
 import pipelines.train
 from extpose.config import TrainConfig
@@ -32,6 +29,7 @@ PLACES: dict[Place, str] = {
     "rewrite": "while the log is rewritten by the next start",
     "weights": "half of model.safetensors written",
 }
+PRELOADED = [__name__, "tests.chaos.preloaded"]
 REFUSED = 3
 PACE, FAST = "CHAOS_PACE", "fast"
 PATIENCE = 600.0
@@ -54,7 +52,7 @@ class Victim:
     def start(self) -> BaseProcess:
         """In a process of its own, in which everything is imported already."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(PRELOADED)
         process = context.Process(target=_live, args=(self,))
         process.start()
         return process

@@ -190,7 +190,7 @@ def test_slurm_script_runs_with_standins(tmp_path: Path) -> None:
     }
     script = ["bash", str(CLUSTER / "slurm.sbatch")]
     assert subprocess.run(["bash", "-n", script[1]], check=False).returncode == 0
-    done = subprocess.run([*script, "validate", "a b"], env=env, timeout=30, capture_output=True)
+    done = subprocess.run([*script, "validate", "a b"], env=env, timeout=120, capture_output=True)
     assert done.returncode == 3, done.stderr
     lines = log.read_text().splitlines()
     runs = [line for line in lines if not line.startswith("srun")]
@@ -203,4 +203,4 @@ def test_slurm_script_runs_with_standins(tmp_path: Path) -> None:
     assert "extpose validate a b RAY_ADDRESS=10.0.0.7:26379" in runs
     assert any("--nodes=2 --ntasks=2" in line and "--exclude=node-a" in line for line in lines)
     assert all(f"--container-image={IMAGE}" in line for line in lines if line.startswith("srun"))
-    assert subprocess.run(script, env=env, timeout=30, capture_output=True).returncode == 2
+    assert subprocess.run(script, env=env, timeout=120, capture_output=True).returncode == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -25,7 +25,6 @@ from extpose.detect.people import Detections
 VALUES = arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1))
 
 
-@settings(deadline=None)
 @given(VALUES, st.integers(0, 1000))
 def test_isotonic_is_the_nearest_rising_sequence(values: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)

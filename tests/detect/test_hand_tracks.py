@@ -104,7 +104,7 @@ def test_why_a_hand_is_not_kept(word: str, size: float, config: DetectConfig, re
 WORDS = st.lists(st.text("hd-", min_size=1, max_size=20), min_size=1, max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(WORDS, st.integers(0, 1000))
 def test_the_sums_hold(words: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)

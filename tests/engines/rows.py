@@ -1,7 +1,5 @@
 """The lines of the table: how far every engine is from plain torch after each step."""
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.engines.steps import NUMBERS, STEPS, WAYS, Case, cases, learning_rate
+from tests.processes import run_together
 
 ROOT = Path(__file__).parents[2]
 WORKERS = (1, 2)
@@ -73,19 +72,14 @@ def run_cases(names: Collection[str] = WAYS) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "tests.engines.steps", name, str(rank),
-                 str(workers), *names],
-                cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            )
+        runs = run_together(*(
+            ["-m", "tests.engines.steps", name, str(rank), str(workers), *names]
             for workers in WORKERS
             for rank in range(workers)
-        ]  # fmt: skip
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-        for process, error in zip(processes, errors, strict=True):
-            if process.returncode:
-                raise RuntimeError(error[-3000:])
+        ))  # fmt: skip
+        for run in runs:
+            if run.returncode:
+                raise RuntimeError(run.stderr[-3000:])
         every = [case for workers in WORKERS for case in cases(workers, names)]
         results = {case.name: load_file(folder / f"{case.name}.safetensors") for case in every}
     plain = results[every[0].name]

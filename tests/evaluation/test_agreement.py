@@ -49,7 +49,7 @@ def test_auc_at_its_ends_and_between():
     assert shares[5].isnan()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 0.1), min_size=1, max_size=30))
 def test_auc_is_bounded_falls_with_the_error_and_equals_the_curve(errors):
     column = torch.tensor(sorted(errors), dtype=torch.float64)[:, None]

@@ -26,7 +26,7 @@ def rotation(seed: int) -> torch.Tensor:
     return torch.from_numpy(Rotation.random(random_state=seed).as_matrix())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds)
 def test_pa_mpjpe_agrees_with_scipy(seed):
     found, target = points(seed, 4, 14, 3), points(seed + 1, 4, 14, 3)
@@ -39,7 +39,7 @@ def test_pa_mpjpe_agrees_with_scipy(seed):
     assert np.abs(pa_mpjpe(found, target).numpy() - expected).max() < 1e-6
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.floats(0.1, 10), st.tuples(*[st.floats(-5, 5)] * 3))
 def test_a_similarity_of_the_prediction_changes_no_aligned_error(seed, scale, shift):
     found, target = points(seed, 3, 17, 3), points(seed + 1, 3, 17, 3)
@@ -54,7 +54,7 @@ def test_a_mirrored_prediction_is_not_a_perfect_one():
     assert pa_mpjpe(target * torch.tensor([-1.0, 1, 1]), target) > 0.1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.tuples(*[st.floats(-5, 5)] * 3))
 def test_a_translation_changes_no_root_relative_error(seed, shift):
     found, target = points(seed, 3, 17, 3), points(seed + 1, 3, 17, 3)
@@ -100,7 +100,7 @@ def test_constant_jerk_by_hand():
     torch.testing.assert_close(jitter(found), torch.full((3,), 6.0).double())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.lists(st.booleans(), min_size=1, max_size=12))
 def test_nothing_is_differenced_across_a_gap(seed, valid):
     t = len(valid)
@@ -147,7 +147,7 @@ def test_points_without_a_label_neither_align_nor_count():
     assert torch.equal(jumps.isnan()[0], ~labelled.all(0))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds)
 def test_reflections_are_a_choice(seed):
     target = points(seed, 1, 21, 3)

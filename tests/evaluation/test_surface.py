@@ -12,7 +12,7 @@ from extpose.evaluation.surface import f_scores, nearest_distances
 from tests import official
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 60))
 def test_distances_equal_a_trees_to_the_last_bit(seed, num_a, num_b):
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def test_a_distance_of_exactly_the_threshold_is_not_near():
     assert f_scores(a, b, thresholds=(0.5, 0.5000001)).tolist() == [0, 1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_the_score_is_symmetric_and_batches_equal_their_frames(seed):
     rng = np.random.default_rng(seed)

@@ -62,7 +62,7 @@ def test_a_cluster_that_can_do_nothing_is_refused():
         simulate(TEN, Cluster(nodes=1, detectors=1, pack_cores=0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seconds=st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)), min_size=1, max_size=25),
     nodes=st.integers(1, 5),

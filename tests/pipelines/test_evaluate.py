@@ -265,7 +265,10 @@ def test_predictions_that_do_not_fit_are_refused(
             "freihand is of body 'mano', the predictions' is 'smpl'",
         ),
         ({"predictions": Path("a.npz")}, "give one of the two"),
-        ({"checkpoint": None}, "give one of the two"),
+        (
+            {"checkpoint": None, "body_model": Path("SMPL.pkl")},
+            "the packaged network is of the free",
+        ),
         ({"window": 9}, "window is 9 frames, the network's max_frames is"),
     ],
 )

@@ -19,6 +19,7 @@ from extpose.predictions import ClipPrediction, save_predictions
 from pipelines.datasets import SOURCES
 from pipelines.evaluate import Evaluation, evaluate
 from pipelines.ingest import ingest
+from pipelines.validate import validate
 from tests.pipelines.sources import hands as h
 from tests.pipelines.sources import test_dexycb, test_emdb, test_threedpw
 from tests.pipelines.sources.bodies import make_world
@@ -27,6 +28,7 @@ from tests.pipelines.sources.bodies import make_world
 def make_shards(name: str, root: Path, out: Path, **changes: object) -> Path:
     config = IngestConfig(out=out, root=root, workers=0, crop=CropConfig(size=64))
     assert ingest(replace(config, **changes), SOURCES[name]) == 0
+    assert validate(out) == 0
     return out
 
 

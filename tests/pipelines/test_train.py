@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from extpose.body_model import load_body_model
 from extpose.config import AugmentConfig, EngineConfig, TrainConfig
+from extpose.data.contents import hash_listed
 from extpose.data.shards import write_shard
 from extpose.errors import TrainingError
 from extpose.rotations import axis_angle_to_matrix
@@ -121,7 +122,9 @@ def test_one_clip_is_overfitted_and_the_run_folder_is_complete(tmp_path: Path) -
     versions = json.loads((config.out / "versions.json").read_text())
     assert "torch" in versions
     assert versions["attention"].startswith("PyTorch's CPU flash kernel (cpu, ")
-    assert cv2.imread(str(config.out / "first_batch.png")).shape == (64, 64, 3)
+    hashes = json.loads((config.out / "data.json").read_text())
+    assert hashes == {str(folder): hash_listed(folder) for folder in config.data}
+    assert cv2.imread(str(config.out / "first_batch.png")).shape == (260, 260, 3)
     assert not list(config.out.rglob("*.tmp"))
 
 

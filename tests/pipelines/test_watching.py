@@ -99,7 +99,7 @@ def test_metrics_are_those_of_evaluate_and_best_is_the_least(
 def test_report_has_curves_pictures_and_files(watched: TrainConfig) -> None:
     page = (watched.out / "report.html").read_text()
     for words in ("terms of the loss", "learning rate", "gradient norm", "frames a second",
-                  "model FLOPs utilisation", "pa_mpjpe", "first_batch.png", "best.safetensors",
+                  "model FLOPs utilisation", "PA-MPJPE, mm", "first_batch.png", "best.safetensors",
                   "model.safetensors", "6 of 6"):  # fmt: skip
         assert words in page, words
     assert page.count("<polyline") >= 12

@@ -1,10 +1,13 @@
 """The model of a detector's errors does what its parameters say."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from extpose.config import SynthConfig
+from extpose.synth.evidence import observe as find_track
 from extpose.synth.keypoints import KeypointNoise, add_noise, correlated_noise, find_visible
 
 QUIET = KeypointNoise(
@@ -90,3 +93,20 @@ def test_visibility_by_depth_and_border() -> None:
 def test_correlated_noise_is_unit_normal() -> None:
     noise = correlated_noise((20_000, 3), 0.9, np.random.default_rng(0))
     assert noise.std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_fingers_are_not_taken_for_each_other() -> None:
+    """A hand has no left and right: what is 12 pixels off its place is another joint."""
+    num_frames = 400
+    place = np.stack([np.arange(21) * 12.0 + 8, np.full(21, 128.0)], -1)
+    track = find_track(
+        [np.zeros((256, 256, 3), np.uint8)] * num_frames,
+        [np.ones((256, 256), np.float32)] * num_frames,
+        vertices_img=np.tile([[100.0, 100.0], [120.0, 120.0]], (num_frames, 1, 1)),
+        keypoints_img=np.tile(place, (num_frames, 1, 1)),
+        keypoints_depth=np.ones((num_frames, 21)),
+        config=SynthConfig(out=Path("unused"), body="hand", image_size=(256, 256)),
+        observer=None,
+        rng=np.random.default_rng(2),
+    )
+    assert np.abs(track.keypoints_2d[..., :2] - place).max() < 6

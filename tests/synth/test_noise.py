@@ -106,7 +106,7 @@ def test_without_noise_it_is_the_truth() -> None:
     np.testing.assert_allclose(seen.boxes, people.boxes[0])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), clip=st.integers(0, 2))
 def test_the_same_seed_gives_the_same_evidence(seed: int, clip: int) -> None:
     people, noise = make_people(3), load_noise()

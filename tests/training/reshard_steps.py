@@ -81,7 +81,7 @@ def is_same(found: State, expected: State) -> bool:
 
 
 def wait_for(path: Path) -> State:
-    deadline = time.time() + 120
+    deadline = time.time() + 500
     while not path.exists():
         if time.time() > deadline:
             raise TimeoutError(path)

@@ -1,7 +1,5 @@
 """What is counted before a run against what a run does: FLOPs, activations, model states."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from extpose.training.flops import clip_flops, training_flops
 from extpose.training.loop import StepRecord
 from extpose.training.memory import activations, buffers, model_states, parameter_sizes
 from extpose.training.throughput import find_peak, open_throughput
+from tests.processes import run_together
 from tests.training.saved import saved_bytes
 from tests.training.zero_memory import MODEL
 
@@ -80,16 +79,9 @@ def test_activations_are_what_is_saved(
 @pytest.mark.slow
 def test_model_states_are_those_of_two_workers(tmp_path: Path) -> None:
     script = str(Path(__file__).parent / "zero_memory.py")
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", script, str(rank), "2", str(tmp_path / "store")],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [worker.communicate(timeout=200) for worker in workers]
-    lines = [line.split()[1:] for line in outputs[0][0].splitlines() if line.startswith("BYTES")]
-    assert len(lines) == 5, outputs[0][1][-3000:]
+    first, _ = run_together(*([script, rank, "2", str(tmp_path / "store")] for rank in "01"))
+    lines = [line.split()[1:] for line in first.stdout.splitlines() if line.startswith("BYTES")]
+    assert len(lines) == 5, first.stderr[-3000:]
     sizes = parameter_sizes(ExtPose(MODEL))
     for stage, accumulation, before, after in (map(int, line) for line in lines):
         states = model_states(sizes, zero_stage=stage, workers=2, accumulates=accumulation > 1)

@@ -268,7 +268,7 @@ def test_velocity_and_acceleration_by_hand():
         assert float(total) == pytest.approx(value, rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 99), t=st.integers(1, 5), order=st.sampled_from([1, 2]))
 def test_temporal_terms_see_neither_constant_offsets_nor_too_few_frames(seed, t, order):
     found, true = weighted_clip(seed, t)

@@ -38,7 +38,7 @@ def test_silence_and_leftovers(tmp_path: Path) -> None:
     assert whole.exists()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 80), step=st.integers(0, 5))
 def test_a_table_cut_off_anywhere_is_gone_on_with(
     tmp_path_factory: pytest.TempPathFactory, cut: int, step: int

@@ -1,7 +1,5 @@
 """State goes from any engine with any number of workers to any other."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from extpose.training.state import (
     scaler_state,
     section,
 )
+from tests.processes import run_together
 
 SCRIPT = Path(__file__).parent / "reshard_steps.py"
 
@@ -73,19 +72,11 @@ def test_scaler_round_trip() -> None:
 @pytest.mark.slow
 def test_two_workers_go_on_from_one_and_one_from_two(tmp_path: Path) -> None:
     """Plain torch and ZeRO 1 to 3; straight runs, same size, other size, other engine."""
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path), rank, workers],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, workers in (("0", "2"), ("1", "2"), ("0", "1"))
-    ]
-    outputs = [run.communicate(timeout=300) for run in runs]
-    for run, (_, errors) in zip(runs, outputs, strict=True):
-        assert run.returncode == 0, errors[-3000:]
-    lines = [line.split() for out, _ in outputs for line in out.splitlines()]
+    workers = (("0", "2"), ("1", "2"), ("0", "1"))
+    runs = run_together(*([str(SCRIPT), str(tmp_path), *both] for both in workers))
+    for run in runs:
+        assert run.returncode == 0, run.stderr[-3000:]
+    lines = [line.split() for run in runs for line in run.stdout.splitlines()]
     found = [line for line in lines if line[:1] in (["STRAIGHT"], ["RESUMED"])]
     assert len(found) == 20
     expected = [float(value) for value in found[0][3:]]

@@ -1,8 +1,6 @@
 """Which parameters move in training, to the bit, and that checkpoints do not show it."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from extpose.training.plain import create_optimizer
 from extpose.training.run import create_model, run_worker
 from extpose.training.trainable import QueryKeyLinear, count_parameters, select_trainable
 from tests.pipelines.train_runs import config_for, write_data
+from tests.processes import run_together
 
 CONFIG = replace(
     TINY, image_size=32, width=24, depth=4, num_heads=2, max_frames=2, head_width=24, head_depth=1,
@@ -175,9 +174,7 @@ SCRIPT = Path(__file__).parent / "trainable_steps.py"
 @pytest.mark.slow
 def test_the_engines_move_the_same_parameters() -> None:
     """Plain torch and ZeRO 0 to 3, whole ablations too; DeepSpeed in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT)], capture_output=True, text=True, timeout=300
-    )
+    (done,) = run_together([str(SCRIPT)])
     assert done.returncode == 0, done.stderr[-3000:]
     sums: dict[str, dict[str, float]] = {}
     for line in done.stdout.splitlines():

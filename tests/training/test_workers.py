@@ -1,19 +1,17 @@
 """Which workers a batch can be shared out to, and the group that they form."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from extpose.training.workers import leave_surplus, useful_workers
+from tests.processes import run_together
 
 SCRIPT = Path(__file__).parent / "surplus_steps.py"
 
 
-@settings(deadline=None)
 @given(batch=st.integers(1, 500), workers=st.integers(1, 64))
 def test_most_workers_that_share_evenly(batch: int, workers: int) -> None:
     useful = useful_workers(batch, workers)
@@ -27,11 +25,7 @@ def test_a_process_alone_stays() -> None:
 
 
 def test_three_workers_and_a_batch_of_four_make_a_group_of_two(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path)]
-    processes = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True)
-        for rank in range(3)
-    ]
-    told = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
+    runs = run_together(*([str(SCRIPT), str(tmp_path), rank] for rank in "012"))
+    assert [run.returncode for run in runs] == [0, 0, 0], [run.stderr[-1000:] for run in runs]
+    told = [run.stdout.split() for run in runs]
     assert told == [["0", "2", "1.0"], ["1", "2", "1.0"], ["surplus"]]

@@ -19,7 +19,8 @@ from scipy.spatial.transform import Rotation
 from extpose.body_model import FREE_FILES, BodyModel, load_body_model
 from extpose.keypoints import KEYPOINT_NAMES
 from extpose.rotations import axis_angle_to_matrix
-from pipelines.records import Filtered, Record, Source, check_record
+from pipelines.records import Filtered, Record, Source
+from tests.pipelines.sources.cuts import check_cut
 
 MIRROR = np.array([-1.0, 1.0, 1.0])
 FLIP = np.array([1.0, -1.0, -1.0])
@@ -175,7 +176,7 @@ def read_all(source: Source, root: Path, split: str) -> list[Record | Filtered]:
     records = [item for item in found if isinstance(item, Record)]
     assert len({record.name for record in records}) == len(records)
     for record in records:
-        check_record(record)
+        check_cut(record)
         assert all(frame.path.is_file() for frame in record.frames)
         image = cv2.imread(str(record.frames[0].path))
         assert image.shape[:2] == record.image_size

@@ -6,7 +6,7 @@ import pytest
 
 from extpose.body_file import SMPL_POINT_VERTICES
 from extpose.keypoints import KEYPOINT_NAMES
-from pipelines.records import Filtered, Record, SourceError, check_record
+from pipelines.records import Filtered, Record, SourceError
 from pipelines.sources.bedlam import SOURCE
 from tests.pipelines.sources.bodies import (
     BODY44,
@@ -18,6 +18,7 @@ from tests.pipelines.sources.bodies import (
     points_of,
     write_picture,
 )
+from tests.pipelines.sources.cuts import check_cut
 
 SCENE, SEQUENCE = "20221010_3_1000_batch01hand", "seq_000003"
 UNIT = f"{SCENE}/{SEQUENCE}"
@@ -81,7 +82,7 @@ def test_people_come_back_with_joints_that_no_file_holds(tmp_path: Path, world: 
     assert [r.name for r in records] == [f"{SCENE}-{SEQUENCE}-rp_anna_{i}-0000" for i in range(2)]
     for i, record in enumerate(records):
         assert isinstance(record, Record)
-        check_record(record)
+        check_cut(record)
         person = world.people[i]
         assert_body(record, person, slice(None), atol=1e-4)
         assert (record.fps, record.gender) == (6.0, ("male", "female")[i])

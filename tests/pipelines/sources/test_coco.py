@@ -9,9 +9,10 @@ import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
 from pipelines.labels.coco_files import FEET6
-from pipelines.records import Filtered, Record, Source, SourceError, check_record
+from pipelines.records import Filtered, Record, Source, SourceError
 from pipelines.sources import coco, coco_wholebody, images
 from tests.pipelines.sources.bodies import World, draw, make_world, points_of, write_picture
+from tests.pipelines.sources.cuts import check_cut
 
 COCO17 = KEYPOINT_NAMES["coco17"]
 BODY44 = KEYPOINT_NAMES["body44"]
@@ -78,7 +79,7 @@ def test_people_come_back(tmp_path: Path, world: World, source: Source) -> None:
     assert [r.name for r in records] == ["000000000139-900", "000000000139-901"]
     for i, record in enumerate(records):
         assert isinstance(record, Record)
-        check_record(record)
+        check_cut(record)
         assert record.frames[0].path.is_file()
         truth = points_of(world, i, COCO17)[0]
         labels, visible = record.targets.keypoints_2d[0], record.targets.is_visible

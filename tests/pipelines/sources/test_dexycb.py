@@ -9,6 +9,7 @@ import yaml
 from pipelines.records import Filtered, Record, SourceError
 from pipelines.sources.dexycb import NUM_SEQUENCES, SOURCE, SUBJECTS
 from tests.pipelines.sources import hands as h
+from tests.pipelines.sources.cuts import check_cut
 
 SERIALS = ("836212060125", "932122062010")
 EMPTY = (0, 4)
@@ -107,6 +108,7 @@ def test_reads_what_was_written(
     assert records[0].name == f"20200709_{140000 + place}-{SERIALS[0]}-000001"
     for record, part in zip(records, (slice(1, 4), slice(5, 7)) * 2, strict=True):
         h.assert_is(record, truth, part)
+        check_cut(record)
         assert record.track.first_frame == part.start
         assert record.targets.has_betas
         assert record.targets.has_pose.all() == with_mano

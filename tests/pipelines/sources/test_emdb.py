@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
-from pipelines.records import Filtered, Record, SourceError, check_record
+from pipelines.records import Filtered, Record, SourceError
 from pipelines.sources.emdb import SOURCE
 from tests.pipelines.sources.bodies import (
     INTRINSICS,
@@ -17,6 +17,7 @@ from tests.pipelines.sources.bodies import (
     make_world,
     write_picture,
 )
+from tests.pipelines.sources.cuts import check_cut
 
 UNIT = "P2/23_outdoor_hug_tree"
 
@@ -76,7 +77,7 @@ def test_the_person_comes_back_in_the_camera(tmp_path: Path, world: World) -> No
     assert SOURCE.list_units(tmp_path, "test") == [UNIT]
     (record,) = read(tmp_path)
     assert isinstance(record, Record)
-    check_record(record)
+    check_cut(record)
     assert_body(record, world.people[0], slice(None), atol=1e-3)
     assert_joints(record, world.people[0], slice(None), atol=1e-3)
     assert record.gender == "female"

@@ -7,7 +7,7 @@ from cdflib.cdfwrite import CDF
 
 from extpose.keypoints import KEYPOINT_NAMES
 from extpose.video import VideoWriter, read_frames
-from pipelines.records import Record, SourceError, check_record
+from pipelines.records import Record, SourceError
 from pipelines.sources.h36m import JOINTS, SOURCE
 from tests.pipelines.sources.bodies import (
     BODY44,
@@ -18,6 +18,7 @@ from tests.pipelines.sources.bodies import (
     make_world,
     write_picture,
 )
+from tests.pipelines.sources.cuts import check_cut
 
 SEQUENCE = "Directions 1.60457274"
 
@@ -82,7 +83,7 @@ def world() -> World:
 def test_every_fifth_frame_comes_back_in_metres(tmp_path: Path, world: World) -> None:
     write_action(tmp_path, world)
     record = read(tmp_path)
-    check_record(record)
+    check_cut(record)
     person = world.people[0]
     assert len(record.frames) == 3
     assert [f.path.name for f in record.frames][1] == "S9_Directions_1.60457274_000006.jpg"
@@ -136,7 +137,7 @@ def test_splits_are_subjects_and_the_test_camera(tmp_path: Path, world: World) -
 def test_metres_for_millimetres_are_refused(tmp_path: Path, world: World) -> None:
     write_action(tmp_path, world, scale=1.0)
     with pytest.raises(SourceError, match=r"keypoints_3d are 0\.00.* m wide, .*wrong unit"):
-        check_record(read(tmp_path))
+        check_cut(read(tmp_path))
 
 
 def test_files_of_another_layout_are_refused(tmp_path: Path, world: World) -> None:

@@ -9,7 +9,7 @@ import scipy.io
 
 from extpose.keypoints import KEYPOINT_NAMES
 from extpose.video import VideoWriter
-from pipelines.records import Filtered, Record, SourceError, check_record
+from pipelines.records import Filtered, Record, SourceError
 from pipelines.sources.mpi_inf_3dhp import NAMES17, NAMES28, SOURCE
 from tests.pipelines.sources.bodies import (
     BODY44,
@@ -20,6 +20,7 @@ from tests.pipelines.sources.bodies import (
     make_world,
     write_picture,
 )
+from tests.pipelines.sources.cuts import check_cut
 
 UNIT = "S1/Seq1/video_4"
 LABELLED = np.isin(BODY44, [name for name in NAMES28 if name])
@@ -90,7 +91,7 @@ def write_test(root: Path, world: World, valid: list[int]) -> Path:
 
 
 def assert_labels(record: Record, world: World, frames: slice) -> None:
-    check_record(record)
+    check_cut(record)
     person = world.people[0]
     for labels, truth, atol in (
         (record.targets.keypoints_3d, person.keypoints_cam, 1e-4),
@@ -186,7 +187,7 @@ def test_metres_for_millimetres_are_refused(tmp_path: Path, world: World) -> Non
     (record,) = SOURCE.read_unit(tmp_path, "train", UNIT)
     assert isinstance(record, Record)
     with pytest.raises(SourceError, match=r"m wide, .*wrong unit"):
-        check_record(record)
+        check_cut(record)
 
 
 def test_files_of_another_layout_are_refused(tmp_path: Path, world: World) -> None:

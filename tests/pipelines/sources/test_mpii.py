@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
-from pipelines.records import Filtered, Record, SourceError, check_record
+from pipelines.records import Filtered, Record, SourceError
 from pipelines.sources.mpii import NAMES, SOURCE
 from tests.pipelines.sources.bodies import (
     BODY44,
@@ -16,6 +16,7 @@ from tests.pipelines.sources.bodies import (
     points_of,
     write_picture,
 )
+from tests.pipelines.sources.cuts import check_cut
 
 
 def write(root: Path, world: World, **changes: Any) -> None:
@@ -51,7 +52,7 @@ def test_people_come_back_counted_from_zero(tmp_path: Path, world: World) -> Non
     assert [r.name for r in records] == ["015601864-00000", "015601864-00001"]
     record = records[0]
     assert isinstance(record, Record)
-    check_record(record)
+    check_cut(record)
     labels = record.targets.keypoints_2d[0]
     wanted = set(NAMES) - {"lsp_head_top"}
     for name, row in zip(BODY44, labels, strict=True):

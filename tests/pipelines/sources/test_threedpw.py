@@ -6,7 +6,7 @@ import pytest
 
 from extpose.keypoints import KEYPOINT_NAMES
 from pipelines.labels.tracks import OPENPOSE18
-from pipelines.records import Filtered, Record, SourceError, check_record
+from pipelines.records import Filtered, Record, SourceError
 from pipelines.sources.threedpw import SOURCE
 from tests.pipelines.sources.bodies import (
     INTRINSICS,
@@ -18,6 +18,7 @@ from tests.pipelines.sources.bodies import (
     points_of,
     write_picture,
 )
+from tests.pipelines.sources.cuts import check_cut
 from tests.test_pickles import python2_bytes
 
 NAME = "downtown_walking_00"
@@ -71,7 +72,7 @@ def test_people_come_back_in_the_camera(tmp_path: Path, world: World) -> None:
     assert [r.name for r in records] == [f"{NAME}-0-00000", f"{NAME}-1-00000"]
     for i, record in enumerate(records):
         assert isinstance(record, Record)
-        check_record(record)
+        check_cut(record)
         assert_body(record, world.people[i], slice(None))
         assert_joints(record, world.people[i], slice(None))
         assert record.gender == ("male", "female")[i]

@@ -1,0 +1,66 @@
+"""The packaged networks: each modality and window, on rendered clips of motions that were not in
+training and (bodies) on the real benchmark. Ends with the benchmark's own table.
+
+python tests/benchmarks/bench_packaged.py [--num-clips 64] [--work runs/packaged]
+"""
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from extpose.config import CropConfig, EvaluateConfig, SynthConfig
+from pipelines.evaluate import Evaluation, evaluate
+from pipelines.synth import synthesize
+
+COLUMNS = {"pa_mpjpe": "PA-MPJPE", "mpjpe": "MPJPE", "mpvpe": "MPVPE", "accel": "acceleration",
+           "jitter": "jitter", "target_jitter": "its truth"}  # fmt: skip
+WINDOWS = (1, 8, 16)
+MODALITIES = ("both", "skeleton", "rgb")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--num-clips", type=int, default=64)
+    parser.add_argument("--work", type=Path, default=Path("runs/packaged"))
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    names = " | ".join(COLUMNS.values())
+    print(
+        f"| data | input | frames at once | {names} |\n|{'---|' * (len(COLUMNS) + 3)}", flush=True
+    )
+    for body in ("body", "hand"):
+        rendered = SynthConfig(
+            out=args.work / body,
+            body=body,
+            num_clips=args.num_clips,
+            split="val",
+            image_size=(256, 256),
+            crop=CropConfig(size=128),
+            workers=0,
+        )
+        synthesize(rendered)
+        config = EvaluateConfig(data=rendered.out, out=args.work / "evaluate", pictures=0)
+        print_rows(f"rendered: {body}", config)
+    config = EvaluateConfig(benchmark="pose2sim", out=args.work / "evaluate", pictures=0)
+    whole = print_rows("`pose2sim`", config)
+    print(f"\n{whole.table()}")
+
+
+def print_rows(data: str, config: EvaluateConfig) -> Evaluation:
+    """A row for each input; the evaluation of both modalities with the longest window."""
+    found: dict[tuple[str, int], Evaluation] = {}
+    for modalities in MODALITIES:
+        for window in WINDOWS:
+            options: dict[str, Any] = {"modalities": modalities, "window": window}
+            found[modalities, window] = evaluate(replace(config, **options))
+            metrics = {m.name: m.value for m in found[modalities, window].results[0].metrics}
+            values = (metrics.get(name) for name in COLUMNS)
+            cells = " | ".join("-" if value is None else f"{value:.1f}" for value in values)
+            print(f"| {data} | {modalities} | {window} | {cells} |", flush=True)
+    return found["both", WINDOWS[-1]]
+
+
+if __name__ == "__main__":
+    main()
