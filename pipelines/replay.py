@@ -56,8 +56,7 @@ def save_golden(folder: Path, data: Path, name: str, spec: DetectorSpec | None =
     `name` is the unit's, '' for the first with a shard; `spec` the folder's own, if none is given.
     Returns lines to print. Raises ExtPoseError where that shard does not come out again.
     """
-    unit, config, detector = _find_unit(data, name)
-    spec = spec or detector_spec(config.detector, config.detect)
+    unit, config, detector, spec = _find_unit(data, name, spec)
     if folder.exists() and any(folder.iterdir()):
         raise ExtPoseError(f"{folder}: not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +205,9 @@ def read_golden(folder: Path) -> Golden:
         raise ExtPoseError(f"{folder / GOLDEN}: not a saved unit ({error!r})") from error
 
 
-def _find_unit(data: Path, name: str) -> tuple[Unit, PreprocessConfig, str]:
+def _find_unit(
+    data: Path, name: str, spec: DetectorSpec | None
+) -> tuple[Unit, PreprocessConfig, str, DetectorSpec]:
     """A unit of a finished data set, by its manifest; its config; its detector."""
     try:
         manifest = json.loads(_read(data / MANIFEST))
@@ -217,11 +218,12 @@ def _find_unit(data: Path, name: str) -> tuple[Unit, PreprocessConfig, str]:
         config = restore_config(settings, source=Path(entry["path"]), out=data)
     except (KeyError, TypeError, ValueError) as error:
         raise ExtPoseError(f"{data}: no unit '{name}' in {MANIFEST} ({error!r})") from error
-    [video] = plan_videos([Path(entry["path"])], config, settings)
+    spec = spec or detector_spec(config.detector, config.detect)
+    [video] = plan_videos([Path(entry["path"])], config, settings, identity_of=spec.identity_of)
     units = [unit for unit in video.units if unit.name == name]
     if not units:
         raise ExtPoseError(f"{entry['path']}: has no unit {name} now: another video, or moved")
-    return units[0], config, settings["detector_identity"]
+    return units[0], config, settings["detector_identity"], spec
 
 
 def _read(path: Path) -> bytes:

@@ -34,7 +34,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(config: PreprocessConfig, spec: DetectorSpec) -> PlannedVideo:
     settings = settings_of(config, f"{spec.name} {spec.identity}")
     json.dumps(settings)
-    (planned,) = plan_videos(config.source.path, config, settings, spec.identity_of)
+    (planned,) = plan_videos(config.source.path, config, settings, identity_of=spec.identity_of)
     return planned
 
 
