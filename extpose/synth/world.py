@@ -19,7 +19,7 @@ from extpose.schema import Split
 from extpose.synth.motion import JOINTS, SOURCE_LEG, Motion, sample_motion
 from extpose.synth.poses import compose_motion
 
-WORLD_VERSION = 4
+WORLD_VERSION = 5
 """Raised with every change after which the same seed gives other clips."""
 
 PERSON_HEIGHT = 1.72
