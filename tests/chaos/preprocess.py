@@ -37,8 +37,9 @@ from tests.s3_server import S3Server, s3_server, use_s3
 WORKERS, ENDS = ("actor", "detector", "task"), ("driver", "raylet")
 TARGETS = (*ENDS, *WORKERS)
 HEADER = "| fault | moment | outcome | after the next run | |\n|---|---|---|---|---|"
-EXITS = {"driver": {-9}, "raylet": {1, -6, -9, -15}}
-"""Of a run that loses this process. One that loses another goes on, and ends as if unharmed."""
+EXITS = {"driver": {-9}, "raylet": {1, 3, -6, -9, -15}}
+"""Of a run that loses this process (3: what it could not do any more is quarantined, and told). One
+that loses another process goes on, and ends as if unharmed."""
 EARLY = 0.3
 """Share of the killed drivers that are killed while they plan or start Ray."""
 LATE = "(all done)"

@@ -46,8 +46,9 @@ def videos(tmp_path_factory) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Everything but the markers and the timing, which hold times."""
-    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name != "timing.json"]
+    """Everything but what holds times: the markers, the timing, what is known of the videos."""
+    timed = ("timing.json", "probes.json")
+    files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name not in timed]
     return {p.name: p.read_bytes() for p in files}
 
 
