@@ -41,7 +41,7 @@ def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "named"),
     [
         (["doctor", "--fetsh"], "--fetsh"),
-        (["predict", "a.mp4"], "--checkpoint"),
+        (["predict", "a.mp4", "--body", "feet"], "feet"),
         (["predict", "--checkpoint", "a.safetensors"], "no video"),
         (["inspect"], "no shard"),
         (["evaluate", "--checkpoint", "a", "--data", "b", "--batch", "two"], "two"),
