@@ -122,7 +122,7 @@ def test_shards_have_the_same_bytes_and_windows_as_on_a_disk(folder, tmp_path):
         np.testing.assert_array_equal(a.keypoints_2d, b.keypoints_2d)
     assert [clip.key for clip in read_shard(folder / "s.tar")] == [c.key for c in clips]
     storage.write_bytes(folder / "t.tar", storage.read_bytes(here)[:30_000])
-    with pytest.raises(ShardError, match=r"t\.tar: truncated"):
+    with pytest.raises(ShardError, match=r"t\.tar: .*truncated"):
         ShardIndex([folder / "t.tar"])
     with pytest.raises(ShardError, match=r"gone\.tar: not a readable tar"):
         ShardIndex([folder / "gone.tar"])
