@@ -59,7 +59,10 @@ networks: $(STAMP) ## Train the packaged networks again (two hours on two cores;
 	  --init runs/networks/body-image/model.safetensors
 	$(BIN)/extpose export runs/networks/body runs/networks/body.safetensors --precision fp16
 	$(BIN)/extpose synth --body hand --out runs/networks/hands --num-clips 640 --image-size 256 256 --crop.size 128
-	$(BIN)/extpose train free-hand --data runs/networks/hands --out runs/networks/hand
+	$(BIN)/extpose train free-hand --data runs/networks/hands --out runs/networks/hand-begun
+	$(BIN)/extpose train free-hand --data runs/networks/hands --out runs/networks/hand \
+	  --init runs/networks/hand-begun/model.safetensors --steps 2070 --batch 16 --engine.lr 1.5e-3 \
+	  --loss.keypoints-3d 25 --loss.global-orient 5 --loader.mask-rgb 0.7 --loader.mask-skeleton 0.05
 	$(BIN)/extpose export runs/networks/hand runs/networks/hand.safetensors --precision fp16
 
 clean: ## Remove the environment, caches and what the demo made; `data/` and `runs/` stay
