@@ -30,7 +30,7 @@ AGENT_PORTS = (
     "runtime_env_agent_port",
     "dashboard_agent_listen_port",
 )
-STEPS, SHORT_STEPS, PACE = 120, 60, 1.0
+STEPS, SHORT_STEPS, PACE = 240, 180, 1.0
 """So slow until all has happened, then at full speed."""
 
 
