@@ -114,8 +114,8 @@ def _make_data(out: Path, video: Path, num_clips: int, steps: Steps) -> None:
 def _write_report(out: Path, steps: Steps, table: str) -> Path:
     report = Report("ExtPose: the demo", out)
     report.text(
-        "Networks of a few million parameters, trained on rendered clips of a free body: for about "
-        "an hour (the packaged one, which predicts here) and for a minute (the one of this demo). "
+        "Networks of a few million parameters, trained on rendered clips of a free body: for 50 "
+        "minutes (the packaged one, which predicts here) and for a minute (the one of this demo). "
         "They show the whole line at work, not the method's accuracy."
     )
     report.table(("step", "time", "made"), steps.rows)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from extpose.config import DetectConfig
 from extpose.detect.runtime import open_session
-from extpose.detect.wholebody import NUM_WHOLEBODY, body_of, check_num_keypoints, hands_of
+from extpose.detect.wholebody import NUM_WHOLEBODY, PersonNetwork, check_num_keypoints
 from extpose.errors import AssetError
 
 GET_IT = (
@@ -24,7 +23,7 @@ GET_IT = (
 )
 
 
-class RtmPose:
+class RtmPose(PersonNetwork):
     """Keypoints of the one person in a box. One instance a process."""
 
     def __init__(self, config: DetectConfig) -> None:
@@ -37,7 +36,7 @@ class RtmPose:
             raise AssetError(f"rtmpose needs its weights ({path} is no file): {GET_IT}")
         self._session = open_session(path, threads=config.threads, device=config.device)
         shape = self._check_interface(path)
-        self._batch = config.batch if not isinstance(shape[0], int) else shape[0]
+        self.batch = config.batch if not isinstance(shape[0], int) else shape[0]
         self._tool = _open_tool(path, size=(int(shape[3]), int(shape[2])))
         kind = "-wholebody" if self.num_keypoints == NUM_WHOLEBODY else ""
         self.name = f"rtmpose{kind}"
@@ -56,46 +55,19 @@ class RtmPose:
         check_num_keypoints(self.num_keypoints, path)
         return list(shape)
 
-    def find_keypoints(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p 17 3"]:
-        """x y confidence of one person in each box."""
-        return body_of(self._find_all([rgb], [boxes])[0])
-
-    def find_in_frames(
-        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """As `find_keypoints` of each frame, with the people of all frames in common batches."""
-        return [body_of(points) for points in self._find_all(images, boxes)]
-
-    def find_hands(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p 2 21 3"]:
-        """Left and right hand of the person in each box. Raises AssetError for a body network."""
-        if self.num_keypoints != NUM_WHOLEBODY:
-            raise AssetError(f"hands need {NUM_WHOLEBODY} keypoints, not {self.num_keypoints}")
-        return hands_of(self._find_all([rgb], [boxes])[0])
-
-    def _find_all(
-        self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """All keypoints of the network, p m 3 of each frame; `batch` people a run."""
-        people = [(rgb, box) for rgb, own in zip(images, boxes, strict=True) for box in own]
-        found = np.zeros((len(people), self.num_keypoints, 3), np.float32)
+    def _read_batch(self, people: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         name = self._session.get_inputs()[0].name
-        for start in range(0, len(people), self._batch):
-            part = people[start : start + self._batch]
-            # RGB goes in: mean and deviation are those of RGB.
-            group = [self._tool.preprocess(rgb, box.astype(np.float64)) for rgb, box in part]
-            crops = np.stack([view[0].transpose(2, 0, 1) for view in group]).astype(np.float32)
-            outputs = self._session.run(None, {name: crops})
-            for i, (_, centre, scale) in enumerate(group):
-                own = [output[i : i + 1] for output in outputs]
-                points, scores = self._tool.postprocess(own, centre, scale)
-                # Its scores are heights of a peak and may exceed 1.
-                sure = np.clip(np.nan_to_num(scores[0]), 0, 1)
-                found[start + i] = np.column_stack([points[0], sure])
-        return np.split(found, np.cumsum([len(own) for own in boxes])[:-1])
+        # RGB goes in: mean and deviation are those of RGB.
+        group = [self._tool.preprocess(rgb, box.astype(np.float64)) for rgb, box in people]
+        crops = np.stack([view[0].transpose(2, 0, 1) for view in group]).astype(np.float32)
+        outputs = self._session.run(None, {name: crops})
+        found = []
+        for i, (_, centre, scale) in enumerate(group):
+            own = [output[i : i + 1] for output in outputs]
+            points, scores = self._tool.postprocess(own, centre, scale)
+            # Its scores are heights of a peak and may exceed 1.
+            found.append(np.column_stack([points[0], np.clip(np.nan_to_num(scores[0]), 0, 1)]))
+        return np.stack(found)
 
 
 def _open_tool(path: Path, *, size: tuple[int, int]) -> Any:

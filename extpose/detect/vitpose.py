@@ -18,7 +18,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 from scipy.ndimage import gaussian_filter
 
 from extpose.config import DetectConfig
-from extpose.detect.wholebody import NUM_WHOLEBODY, body_of, check_num_keypoints, hands_of
+from extpose.detect.wholebody import NUM_WHOLEBODY, PersonNetwork, check_num_keypoints
 from extpose.errors import AssetError
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -35,7 +35,7 @@ GET_IT = (
 )
 
 
-class VitPose:
+class VitPose(PersonNetwork):
     """Keypoints of the one person in a box; people are batched. One instance a process."""
 
     def __init__(self, config: DetectConfig) -> None:
@@ -44,7 +44,7 @@ class VitPose:
         Raises AssetError without the extra `detectors` or without weights; the message says how to
         get them.
         """
-        self._batch, self._device = config.batch, config.device
+        self.batch, self._device = config.batch, config.device
         self._model = _load(config.weights, config)
         height, width = self._model.config.backbone_config.image_size
         self._size = (int(height), int(width))
@@ -53,48 +53,20 @@ class VitPose:
         kind = "-wholebody" if self.num_keypoints == NUM_WHOLEBODY else ""
         self.name = f"vitpose{kind}"
 
-    def find_keypoints(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p 17 3"]:
-        """x y confidence of one person in each box."""
-        return body_of(self._find_all([rgb], [boxes])[0])
-
-    def find_in_frames(
-        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """As `find_keypoints` of each frame, with the people of all frames in common batches."""
-        return [body_of(points) for points in self._find_all(images, boxes)]
-
-    def find_hands(
-        self, rgb: UInt8[np.ndarray, "h w 3"], boxes: Float32[np.ndarray, "p 4"]
-    ) -> Float32[np.ndarray, "p 2 21 3"]:
-        """Left and right hand of the person in each box. Raises AssetError for a body network."""
-        if self.num_keypoints != NUM_WHOLEBODY:
-            raise AssetError(f"hands need {NUM_WHOLEBODY} keypoints, not {self.num_keypoints}")
-        return hands_of(self._find_all([rgb], [boxes])[0])
-
-    def _find_all(
-        self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """All keypoints of the network, p m 3 of each frame; `batch` people a forward pass."""
-        people = [(rgb, box) for rgb, own in zip(images, boxes, strict=True) for box in own]
-        found = np.zeros((len(people), self.num_keypoints, 3), np.float32)
-        for start in range(0, len(people), self._batch):
-            part = people[start : start + self._batch]
-            group = [_region(box, self._size) for _, box in part]
-            crops = np.stack(
-                [
-                    crop_region(rgb, region, self._size)
-                    for (rgb, _), region in zip(part, group, strict=True)
-                ]
-            )
-            heat = self._run(((crops / np.float32(255)) - MEAN) / STD)
-            points = decode_heatmaps(heat)
-            cells = np.array([heat.shape[3] - 1, heat.shape[2] - 1], np.float64)
-            for i, (centre, sides) in enumerate(group):
-                place = points[i, :, :2] / cells * sides + centre - sides / 2
-                found[start + i] = np.column_stack([place, points[i, :, 2]])
-        return np.split(found, np.cumsum([len(own) for own in boxes])[:-1])
+    def _read_batch(self, people: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        group = [_region(box, self._size) for _, box in people]
+        crops = np.stack(
+            [
+                crop_region(rgb, region, self._size)
+                for (rgb, _), region in zip(people, group, strict=True)
+            ]
+        )
+        heat = self._run(((crops / np.float32(255)) - MEAN) / STD)
+        points = decode_heatmaps(heat)
+        cells = np.array([heat.shape[3] - 1, heat.shape[2] - 1], np.float64)
+        for i, (centre, sides) in enumerate(group):
+            points[i, :, :2] = points[i, :, :2] / cells * sides + centre - sides / 2
+        return points
 
     def _run(self, crops: Float32[np.ndarray, "p h w 3"]) -> Float32[np.ndarray, "p m y x"]:
         import torch

@@ -1,5 +1,6 @@
 """The packaged networks: each modality and window, on rendered clips of motions that were not in
-training and (bodies) on the real benchmark. Ends with the benchmark's own table.
+training and (bodies) on the real benchmark; beside them a body at rest, with the network's heading
+and shape. Ends with the benchmark's own table.
 
 python tests/benchmarks/bench_packaged.py [--num-clips 64] [--work runs/packaged]
 """
@@ -10,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from extpose.config import CropConfig, EvaluateConfig, SynthConfig
-from pipelines.evaluate import Evaluation, evaluate
+from extpose.predictions import load_predictions, save_predictions
+from pipelines.evaluate import PREDICTIONS, Evaluation, evaluate
 from pipelines.synth import synthesize
 
 COLUMNS = {"pa_mpjpe": "PA-MPJPE", "mpjpe": "MPJPE", "mpvpe": "MPVPE", "accel": "acceleration",
@@ -55,11 +59,25 @@ def print_rows(data: str, config: EvaluateConfig) -> Evaluation:
         for window in WINDOWS:
             options: dict[str, Any] = {"modalities": modalities, "window": window}
             found[modalities, window] = evaluate(replace(config, **options))
-            metrics = {m.name: m.value for m in found[modalities, window].results[0].metrics}
-            values = (metrics.get(name) for name in COLUMNS)
-            cells = " | ".join("-" if value is None else f"{value:.1f}" for value in values)
-            print(f"| {data} | {modalities} | {window} | {cells} |", flush=True)
+            print_row(f"{data} | {modalities} | {window}", found[modalities, window])
+    print_row(f"{data} | none: at rest | -", evaluate_at_rest(config))
     return found["both", WINDOWS[-1]]
+
+
+def print_row(name: str, evaluation: Evaluation) -> None:
+    metrics = {m.name: m.value for m in evaluation.results[0].metrics}
+    values = (metrics.get(column) for column in COLUMNS)
+    cells = " | ".join("-" if value is None else f"{value:.1f}" for value in values)
+    print(f"| {name} | {cells} |", flush=True)
+
+
+def evaluate_at_rest(config: EvaluateConfig) -> Evaluation:
+    """The predictions of the run before without their pose."""
+    given, facts = load_predictions(config.out / PREDICTIONS)
+    rest = {key: replace(clip, pose=np.zeros_like(clip.pose)) for key, clip in given.items()}
+    path = config.out / "at-rest.npz"
+    save_predictions(path, rest, facts)
+    return evaluate(replace(config, predictions=path))
 
 
 if __name__ == "__main__":
