@@ -21,7 +21,7 @@ from pipelines.synth import synthesize
 COLUMNS = {"pa_mpjpe": "PA-MPJPE", "mpjpe": "MPJPE", "mpvpe": "MPVPE", "accel": "acceleration",
            "jitter": "jitter", "target_jitter": "its truth"}  # fmt: skip
 WINDOWS = (1, 8, 16)
-MODALITIES = ("both", "skeleton", "rgb")
+MODALITIES = ("rgb", "skeleton", "both")
 
 
 def main() -> None:
