@@ -93,13 +93,6 @@ def absolute(location: Location) -> Location:
     return location if isinstance(location, S3Path) else location.expanduser().resolve()
 
 
-def local_only(location: Location, what: str) -> Path:
-    """The path, where only a disk will do. Raises ValueError for a store."""
-    if isinstance(location, S3Path):
-        raise ValueError(f"{location}: {what} must be on a disk, not in a store")
-    return location
-
-
 def find_file(location: Location) -> Entry | None:
     """What is known of a file; None: there is none."""
     if isinstance(location, S3Path):
