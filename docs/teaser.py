@@ -1,6 +1,6 @@
 """The README's picture: frames of one rendered clip, the skeleton beside each, the predicted mesh.
 
-PYTHONPATH=. python docs/teaser.py demo/held-out demo/train/model.safetensors docs/teaser.jpg
+PYTHONPATH=. python docs/teaser.py demo/held-out extpose/free/body.safetensors docs/teaser.jpg
 """
 
 import sys
