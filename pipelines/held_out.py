@@ -60,7 +60,7 @@ class HeldOut:
         assert self.config.validation is not None
         settings = EvaluateConfig(
             data=self.config.validation, body_model=self.config.body_model,
-            skeleton=self.config.loader.skeleton,
+            files=self.config.files, skeleton=self.config.loader.skeleton,
         )  # fmt: skip
         body = self.config.model.body
         network = Network(

@@ -71,7 +71,8 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     if adversary.init is not None:
         adversary = replace(adversary, init=adversary.init.expanduser().resolve())
     data = tuple(absolute(folder) for folder in config.data)
-    return replace(config, data=data, adversary=adversary, **paths)
+    files = tuple(path.expanduser().resolve() for path in config.files)
+    return replace(config, data=data, files=files, adversary=adversary, **paths)
 
 
 def _train_on_ray(config: TrainConfig) -> None:

@@ -11,7 +11,7 @@ import cv2
 import torch
 
 from extpose.batch import Batch
-from extpose.body_model import load_body_model
+from extpose.body_model import BodyModel
 from extpose.config import TrainConfig
 from extpose.data.loader import ClipDataset, open_folders, training_batches
 from extpose.data.sampler import StepSampler, micro_batch_size
@@ -21,6 +21,7 @@ from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained, save_model
 from extpose.params import Prediction
 from extpose.training.adversary import Adversary
+from extpose.training.body import check_labels, open_body
 from extpose.training.checkpoint import find_latest, read_state
 from extpose.training.damage import Damage
 from extpose.training.engine import Engine, create_engine, worker_device
@@ -54,7 +55,8 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     if config.min_workers and not leave_surplus(config.batch, device):
         return
     workers = Workers(device)
-    dataset = open_dataset(config)
+    dataset, body_model = open_dataset(config), open_body(config)
+    workers.first_does(lambda: check_labels(config, dataset, body_model))
     try:
         sizes = {"batch": config.batch, "micro_batch": config.engine.micro_batch}
         micro_batch = micro_batch_size(**sizes, world_size=workers.size)
@@ -101,7 +103,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
             training_batches(
                 dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
             ),
-            make_losses(config, engine.workers.device),
+            make_losses(config, body_model.to(engine.workers.device)),
             start=start,
             report=watch,
             save=saver,
@@ -184,9 +186,8 @@ def create_adversary(config: TrainConfig, workers: Workers) -> Adversary | None:
         raise TrainingError(str(error)) from error
 
 
-def make_losses(config: TrainConfig, device: torch.device) -> Losses:
+def make_losses(config: TrainConfig, body_model: BodyModel) -> Losses:
     """The objective with its body model."""
-    body_model = load_body_model(config.body_model, config.model.body).to(device)
 
     def losses(
         prediction: Prediction, batch: Batch

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from extpose.config import TrainConfig
-from extpose.errors import CheckpointError, TrainingError
 from extpose.training.adversary import Adversary
 from extpose.training.checkpoint import CheckpointMeta, CheckpointWriter
 from extpose.training.engine import Engine
@@ -76,14 +75,8 @@ class Saver:
             logger.info("step %d: saved, as %s asked for", step, self.request)
 
     def _together(self, act: Callable[[CheckpointWriter], None]) -> None:
-        error = ""
-        if self.writer is not None:
-            try:
-                act(self.writer)
-            except CheckpointError as failure:
-                error = str(failure)
-        if error := self.engine.workers.from_first(error):
-            raise TrainingError(error)
+        writer = self.writer
+        self.engine.workers.first_does(lambda: act(writer) if writer is not None else None)
 
 
 def ask_to_save(out: Path) -> Path:

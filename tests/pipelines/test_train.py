@@ -24,9 +24,10 @@ from extpose.errors import TrainingError
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
 from extpose.training import run
+from extpose.training.logs import config_hash
 from pipelines.cli import main
 from pipelines.train import train
-from tests.pipelines.train_runs import config_for, read_log, write_data
+from tests.pipelines.train_runs import config_for, read_log, write_data, write_poses
 from tests.plain_clips import synthetic_clip
 
 SCRIPT = Path(__file__).parent / "train_runs.py"
@@ -184,6 +185,27 @@ def test_unlabelled_data_and_another_config_are_refused(data: Path, tmp_path: Pa
         train(replace(config, seed=5, steps=4))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_smaller_forward_pass_is_the_same_objective(data: Path, tmp_path: Path) -> None:
+    """Summed losses and the adversarial term, with clipping: as in runs that go on elastically."""
+    config = config_for(
+        data, tmp_path, steps=3, checkpoint_every=9, mocap=write_poses(tmp_path / "poses.npz")
+    )
+    model = replace(config.model, drop_path=0.0)
+    loss = replace(config.loss, reduction="sum", adversarial=1.0)
+    config = replace(config, model=model, loss=loss)
+    logs = []
+    for clips in (1, 2, 4):
+        engine = replace(config.engine, micro_batch=clips)
+        run = replace(config, engine=engine, out=tmp_path / str(clips))
+        assert config_hash(run) == config_hash(config)
+        train(run)
+        logs.append({name: np.array(v, float) for name, v in read_log(run.out).items()})
+    for name, expected in logs[-1].items():
+        for found in logs[:-1]:
+            np.testing.assert_allclose(found[name], expected, rtol=1e-3, err_msg=name)
+
+
 def _on_ray(config: TrainConfig, workers: int) -> TrainConfig:
     engine = replace(config.engine, backend="deepspeed", zero_stage=2)
     return replace(config, launcher="ray", num_workers=workers, engine=engine)
@@ -198,9 +220,11 @@ def test_two_workers_with_zero_2_are_one_worker_and_survive_a_kill(
 ) -> None:
     """The run with two workers loses one of them to SIGKILL and is compared nevertheless."""
     alone = config_for(data, tmp_path / "alone", steps=40, checkpoint_every=4)
-    model = replace(alone.model, drop_path=0.0)
-    alone = replace(alone, model=model)
+    model, loss = replace(alone.model, drop_path=0.0), replace(alone.loss, reduction="sum")
+    alone = replace(alone, model=model, loss=loss)
     both = replace(_on_ray(alone, 2), out=tmp_path / "both")
+    # Neither workers nor the size of a forward pass are part of the objective.
+    alone = replace(alone, engine=replace(alone.engine, micro_batch=4))
     killed: list[int] = []
     killer = threading.Thread(target=_kill_a_worker, args=(both.out, killed), daemon=True)
     train(alone)
