@@ -8,6 +8,7 @@ handed in (`pipelines/held_out.py`).
 import csv
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -67,7 +68,11 @@ class Validation:
         model.load_state_dict(state)
         values = self.score(model.to(self.engine.workers.device).eval(), self.engine.workers)
         if self.engine.workers.rank == 0:
-            self._keep(step, model, values)
+            try:
+                self._keep(step, model, values)
+            except OSError as error:
+                # A full disk: the next one may find room.
+                logger.error("step %d: the validation is not kept: %s", step, error)
         self.engine.workers.barrier()
         return values
 
@@ -98,13 +103,19 @@ def metrics_line(values: Mapping[str, float]) -> str:
 
 
 def append_row(path: Path, values: Mapping[str, object]) -> None:
-    """Add a line to a table; the first one makes the header."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(values))
-        if is_new:
-            writer.writeheader()
-        writer.writerow({name: repr(value) for name, value in values.items()})
+    """Add a line to a table; the first one makes the header. With OSError it adds nothing."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(values))
+            if not size:
+                writer.writeheader()
+            writer.writerow({name: repr(value) for name, value in values.items()})
+    except OSError:
+        # Not half a line: the next one would be added to it.
+        if path.exists():
+            os.truncate(path, size)
+        raise
 
 
 def drop_rows_after(path: Path, step: int) -> int:

@@ -59,7 +59,7 @@ class Workers:
         """The value of rank 0."""
         box = [value]
         if self.size > 1:
-            dist.broadcast_object_list(box, src=0)
+            dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
     def first_does(self, act: Callable[[], object]) -> None:

@@ -262,7 +262,7 @@ def train_three_steps(trainer: Trainer) -> list[StepRecord]:
         [trainer.batch()] * config.steps,
         partial(objective, trainer.body, config.loss),
         start=Progress(step=0, seconds=0.0),
-        report=lambda record, _batch: records.append(record),
+        report=records.append,
         save=lambda _progress: None,
         adversary=adversary,
     )

@@ -12,7 +12,7 @@ from extpose.data.shards import write_shard
 from extpose.errors import TrainingError
 from extpose.training.body import check_labels, open_body
 from extpose.training.losses import root_keypoints
-from extpose.training.run import open_dataset
+from extpose.training.parts import open_dataset
 from tests.pipelines.train_runs import config_for
 from tests.plain_clips import synthetic_clip
 from tests.test_body_model import synthetic_body, synthetic_regressor
