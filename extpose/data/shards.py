@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from extpose.data.codec import assemble, count_frames, decode_clip, decode_head, encode_clip
-from extpose.errors import ShardError
+from extpose.errors import ShardError, StoreError
 from extpose.schema import Clip
 from extpose.storage import Location, Reader, WholeFile, open_reader, open_stream
 
@@ -203,19 +203,25 @@ class ShardIndex:
     def _read(self, i: int, members: list[int]) -> list[bytes]:
         """Members of clip i, in rising order: one request for those that lie together."""
         shard = self._shards[i]
-        if shard not in self._files:
-            self._files[shard] = open_reader(self.paths[shard])
         spans = self._spans[i][members]
         found: list[bytes] = []
         for piece in np.split(spans, np.flatnonzero(np.diff(members) != 1) + 1):
             first, end = int(piece[0, 0]), int(piece[-1].sum())
-            data = self._files[shard].read_at(first, end - first)
+            try:
+                data = self._reader(shard).read_at(first, end - first)
+            except OSError as error:
+                raise _refusal(self.paths[shard], error) from error
             if len(data) != end - first:
                 raise ShardError(
                     f"{self.paths[shard]}: {self.keys[i]}: shorter than when it was opened"
                 )
             found += [data[start - first : start - first + size] for start, size in piece.tolist()]
         return found
+
+    def _reader(self, shard: int) -> Reader:
+        if shard not in self._files:
+            self._files[shard] = open_reader(self.paths[shard])
+        return self._files[shard]
 
     def close(self) -> None:
         """Close the files."""
@@ -266,5 +272,16 @@ def _members(path: Location) -> Iterator[tuple[str, str, tuple[int, int]]]:
             file.seek(max(size - TAR_END, 0))
             if file.read() != bytes(TAR_END):
                 raise ShardError(f"{path}: truncated, no end of archive in {size} bytes")
-    except (tarfile.TarError, OSError) as error:
+    except tarfile.TarError as error:
         raise ShardError(f"{path}: not a readable tar ({error})") from error
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Location, error: OSError) -> ShardError | StoreError:
+    """A shard that is not there is damage; a disk or store that fails is not the shard's fault."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return ShardError(f"{path}: is not there")
+    return StoreError(f"{path}: cannot be read ({error})")
