@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from extpose import storage
 from extpose.batch import Batch, map_tensors
 from extpose.config import DataConfig
-from extpose.data import shards
+from extpose.data import shard_index
 from extpose.data.augment import draw_rng
 from extpose.data.loader import (
     ClipDataset,
@@ -317,13 +317,13 @@ def test_a_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     """Another clip in its place would be another sequence; every clip would be tried."""
     index, sizes = open_folders([write_folder(tmp_path, "a", 3)])
     dataset = ClipDataset(index, CONFIG, body="smpl", size=64, sizes=sizes)
-    monkeypatch.setattr(shards, "open_reader", lambda _path: _Failing())
+    monkeypatch.setattr(shard_index, "open_reader", lambda _path: _Failing())
     sampler = StepSampler(3, batch=3, micro_batch=3, seed=0, steps=1)
     with pytest.raises(StoreError, match=r"a/0\.tar: cannot be read \(.*Input/output error"):
         next(training_batches(dataset, sampler, workers=0))
     index.close()
     too_many = OSError(errno.EMFILE, "Too many open files")
-    monkeypatch.setattr(shards, "open_reader", Mock(side_effect=too_many))
+    monkeypatch.setattr(shard_index, "open_reader", Mock(side_effect=too_many))
     with pytest.raises(StoreError, match="Too many open files"):
         dataset.has_labels()
 

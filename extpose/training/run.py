@@ -13,7 +13,7 @@ import torch
 from extpose.batch import Batch
 from extpose.body_model import load_body_model
 from extpose.config import TrainConfig
-from extpose.data.loader import ClipDataset, open_folders, training_batches
+from extpose.data.loader import ClipDataset, training_batches
 from extpose.data.sampler import StepSampler, micro_batch_size
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.ablations import build_network
@@ -28,6 +28,7 @@ from extpose.training.logs import RunLog, config_hash
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
 from extpose.training.mocap import read_mocap
+from extpose.training.run_index import open_index
 from extpose.training.saving import CHECKPOINTS, Saver
 from extpose.training.state import EXTRA, section
 from extpose.training.throughput import open_throughput
@@ -54,7 +55,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     if config.min_workers and not leave_surplus(config.batch, device):
         return
     workers = Workers(device)
-    dataset = open_dataset(config)
+    dataset = open_dataset(config, workers)
     try:
         sizes = {"batch": config.batch, "micro_batch": config.engine.micro_batch}
         micro_batch = micro_batch_size(**sizes, world_size=workers.size)
@@ -107,7 +108,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
             save=saver,
             is_asked_to_save=lambda: saver.is_asked,
             adversary=adversary,
-            damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
+            damage=Damage(engine.workers, dataset.index, limit=limit),
         )
         saver.finish()
     finally:
@@ -118,15 +119,15 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
         log.close()
 
 
-def open_dataset(config: TrainConfig) -> ClipDataset:
-    """The labelled clips of `config.data`."""
+def open_dataset(config: TrainConfig, workers: Workers) -> ClipDataset:
+    """The labelled clips of `config.data`; collective over the workers."""
     if config.mix and len(config.mix) != len(config.data):
         raise TrainingError(
             f"mix has {len(config.mix)} weights for {len(config.data)} data sets: {config.mix}"
         )
     if not all(math.isfinite(weight) and weight > 0 for weight in config.mix):
         raise TrainingError(f"mix is {config.mix}, each weight must be a number above 0")
-    index, sizes = open_folders(config.data)
+    index, sizes = open_index(config, workers)
     dataset = ClipDataset(
         index,
         config.loader,
