@@ -239,8 +239,8 @@ class DataConfig:
     """Probability that a clip's image is masked (a draw that masks both is repeated)."""
     mask_skeleton: float = 0.5
     max_damaged: float = 0.01
-    """A clip that cannot be read is replaced by the next one of its data set, and counted; training
-    ends when more than this share of all clips is such."""
+    """A clip that cannot be read is replaced by the next of its set and counted; training ends when
+    more than this share of all clips is such, and more than one of several shards holds."""
     workers: int = 2
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)

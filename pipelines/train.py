@@ -6,17 +6,19 @@ see; Ray starts a new group of workers after a failure, and they go on from the 
 """
 
 import logging
+import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extpose.config import TrainConfig
-from extpose.errors import ExtPoseError, TrainingError
+from extpose.errors import TrainingError
 from extpose.storage import absolute
 from pipelines.locking import hold
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 TAIL = 4096
 """Bytes in which the last line of the log lies."""
+WAITING_SECONDS = 30.0
+"""From one warning that the cluster has no room to the next."""
 logger = logging.getLogger(__name__)
 
 
@@ -93,16 +97,22 @@ def _train_on_ray(config: TrainConfig) -> None:
 
     from extpose.training.checkpoint import last_written, newest_step
     from extpose.training.saving import CHECKPOINTS
+    from pipelines.elastic import find_refusal, missing_resources
     from pipelines.runtime import ray_session
 
     storage, checkpoints = config.out / "ray", config.out / CHECKPOINTS
     with ray_session(), _progress_lines(config):
+        missing = missing_resources(config)
+        if missing and not os.environ.get("RAY_ADDRESS"):
+            raise TrainingError(f"this machine is too small: {missing}")
         while True:
             before = last_written(checkpoints)
             try:
-                result = _make_trainer(config, storage).fit()
+                _make_trainer(config, storage).fit()
                 break
             except TrainingFailedError as error:
+                if (refusal := find_refusal(error)) is not None:
+                    raise TrainingError(str(refusal)) from error
                 # By time, not by step: after damaged checkpoints a run goes on from an earlier one.
                 if last_written(checkpoints) <= before:
                     raise TrainingError(f"{config.out}: the workers failed: {error}") from error
@@ -115,15 +125,13 @@ def _train_on_ray(config: TrainConfig) -> None:
                     f"checkpoint is of step {newest_step(checkpoints)}, another start goes on there"
                 ) from error
     shutil.rmtree(storage, ignore_errors=True)
-    if result.return_value:
-        raise TrainingError(result.return_value)
 
 
 def _make_trainer(config: TrainConfig, storage: Path) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
-    from pipelines.elastic import SaveBeforeStop, scaling_config
+    from pipelines.elastic import EndOnRefusal, SaveBeforeStop, scaling_config
 
     return TorchTrainer(
         _worker,
@@ -134,21 +142,17 @@ def _make_trainer(config: TrainConfig, storage: Path) -> "TorchTrainer":
             name=uuid.uuid4().hex,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[SaveBeforeStop(config.out)],
+            callbacks=[SaveBeforeStop(config.out), EndOnRefusal()],
         ),
     )
 
 
-def _worker(settings: dict[str, TrainConfig]) -> str:
-    """One Ray Train worker. Returns why the run must not be tried again, or an empty string."""
+def _worker(settings: dict[str, TrainConfig]) -> None:
+    """One Ray Train worker. An error on one of them ends all: the others may wait for it."""
     from extpose.training.run import run_worker
     from pipelines.held_out import open_held_out
 
-    try:
-        run_worker(settings["config"], open_held_out(settings["config"]))
-    except ExtPoseError as error:
-        return str(error)
-    return ""
+    run_worker(settings["config"], open_held_out(settings["config"]))
 
 
 @contextmanager
@@ -170,11 +174,15 @@ def _progress_lines(config: TrainConfig) -> Iterator[None]:
 def _follow(config: TrainConfig, done: threading.Event, starts: int) -> None:
     from extpose.training.starts import read_starts
 
-    path, told = config.out / "log.csv", 0
+    path, told, warned = config.out / "log.csv", 0, time.monotonic()
+    before = starts
     while not done.wait(POLL_SECONDS):
         for start in (new := read_starts(config.out)[starts:]):
             logger.info("%s", start)
         starts += len(new)
+        if time.monotonic() - warned > WAITING_SECONDS:
+            warned = time.monotonic()
+            _warn_of_waiting(config, has_begun=starts > before)
         row = _last_row(path)
         step = int(row["step"]) if row else 0
         if step // config.log_every != told // config.log_every:
@@ -185,6 +193,19 @@ def _follow(config: TrainConfig, done: threading.Event, starts: int) -> None:
                 config.steps,
                 *(float(row[n]) for n in ("seconds", "loss", "lr", "frames_per_second")),
             )
+
+
+def _warn_of_waiting(config: TrainConfig, *, has_begun: bool) -> None:
+    """Nobody else tells: Ray waits for ever for a cluster that may grow, or for other jobs."""
+    from ray.exceptions import RayError
+
+    from pipelines.elastic import missing_resources, tell_free
+
+    with suppress(RayError):  # told by the main thread
+        if missing := missing_resources(config):
+            logger.warning("waits for a larger cluster: %s", missing)
+        elif not has_begun:
+            logger.warning("no worker has begun yet: %s", tell_free(config))
 
 
 def _last_row(path: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What a run reads, as hashes: an exact resume needs the same clips and the same body.
 
 The order of samples is a function of the number of clips, so one that is added or lost gives every
-step others; a body or shards that were made anew change the losses. A folder or file may move.
+step others; another body changes the losses. A folder or file may move. In its own folders a run
+keeps to the index that it began with (`run_index.py`); this tells whether other ones hold the same.
 """
 
 import hashlib
@@ -10,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from extpose.config import TrainConfig
-from extpose.data.shards import ShardIndex
+from extpose.data.shard_index import ShardIndex
 from extpose.errors import TrainingError
-from extpose.storage import Location, hash_file, list_files
+from extpose.storage import hash_file
 
 DIGITS = 16
 
@@ -25,20 +26,20 @@ def describe_inputs(config: TrainConfig, index: ShardIndex) -> dict[str, str]:
         name: "the free one" if path is None else f"hash {hash_file(path)[:DIGITS]}"
         for name, path in own.items()
     }
-    clips: dict[Location, list[str]] = {}
-    for i, key in enumerate(index.keys):
-        clips.setdefault(index.path_of(i), []).append(f"{key} {index.num_frames(i)}")
     for number, folder in enumerate(config.data):
-        shards = list_files(folder, ".tar", deep=True)
-        listed = [
-            (str(shard.location).removeprefix(str(folder)), shard.num_bytes, clips[shard.location])
-            for shard in shards
-            if shard.location in clips
-        ]
-        digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:DIGITS]
-        count = sum(len(keys) for _, _, keys in listed)
-        inputs[f"data {number}"] = f"{count} clips in {len(listed)} shards, hash {digest}"
+        inputs[f"data {number}"] = _describe_clips(f"{folder}/", index)
     return inputs
+
+
+def _describe_clips(folder: str, index: ShardIndex) -> str:
+    listed = [
+        (str(index.path_of(i)).removeprefix(folder), key, index.num_frames(i))
+        for i, key in enumerate(index.keys)
+        if str(index.path_of(i)).startswith(folder)
+    ]
+    shards = {shard for shard, _, _ in listed}
+    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:DIGITS]
+    return f"{len(listed)} clips in {len(shards)} shards, hash {digest}"
 
 
 def check_inputs(

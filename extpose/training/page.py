@@ -23,6 +23,7 @@ GRADIENT = "gradient norm before clipping (log)"
 FILES = {
     "config.json": "every setting",
     "data.json": "a hash of each data set",
+    "index.bin": "where each clip is; a run that goes on takes it",
     "versions.json": "libraries, commit, attention kernel, peak rate",
     "code.diff": "local edits of the code",
     "parameters.json": "numbers of parameters",

@@ -5,26 +5,27 @@ import math
 import torch
 
 from extpose.config import TrainConfig
-from extpose.data.loader import ClipDataset, open_folders
+from extpose.data.loader import ClipDataset
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import build_pretrained
 from extpose.training.adversary import Adversary
 from extpose.training.mocap import read_mocap
+from extpose.training.run_index import open_index
 from extpose.training.trainable import select_trainable
 from extpose.training.workers import Workers
 
 
-def open_dataset(config: TrainConfig) -> ClipDataset:
-    """The labelled clips of `config.data`."""
+def open_dataset(config: TrainConfig, workers: Workers) -> ClipDataset:
+    """The labelled clips of `config.data`; collective over the workers."""
     if config.mix and len(config.mix) != len(config.data):
         raise TrainingError(
             f"mix has {len(config.mix)} weights for {len(config.data)} data sets: {config.mix}"
         )
     if not all(math.isfinite(weight) and weight > 0 for weight in config.mix):
         raise TrainingError(f"mix is {config.mix}, each weight must be a number above 0")
-    index, sizes = open_folders(config.data)
+    index, sizes = open_index(config, workers)
     dataset = ClipDataset(
         index,
         config.loader,

@@ -56,7 +56,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     if config.min_workers and not leave_surplus(config.batch, device):
         return
     workers = Workers(device)
-    dataset, body_model = open_dataset(config), open_body(config)
+    dataset, body_model = open_dataset(config, workers), open_body(config)
     inputs = inspect_inputs(config, dataset, body_model, workers=workers)
     try:
         micro_batch = micro_batch_size(
@@ -96,7 +96,7 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
             save=saver,
             is_asked_to_save=lambda: saver.is_asked,
             adversary=adversary,
-            damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
+            damage=Damage(engine.workers, dataset.index, limit=limit),
         )
         saver.finish()
         watch.validate(done.step, is_last=True)

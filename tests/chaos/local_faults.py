@@ -160,7 +160,12 @@ def full_disk(bench: Bench, straight: Path) -> Iterator[Outcome]:
         return
     try:
         victim = Victim(config=config)
-        yield _disk_outcome(victim, straight, "disk of the run folder full from the second checkpoint on", config.out)
+        yield _disk_outcome(
+            victim,
+            straight,
+            "run folder full from the second checkpoint on",
+            config.out,
+        )
     finally:
         subprocess.run(["umount", config.out], check=True)
 

@@ -186,11 +186,10 @@ def test_a_run_goes_on_with_the_same_inputs_only(
     steps = [json.loads((start / "config.json").read_text())["steps"] for start in starts]
     assert steps == [2, 4]
     assert (starts[1] / "code.diff").read_text() == (starts[0] / "code.diff").read_text()
-    write_shard(moved / "1.tar", [synthetic_clip("more")])
-    message = r"moved: was 6 clips in 1 shards, hash \w+, is 7 clips in 2 shards, hash \w+"
+    more = write_data(tmp_path / "more", clips=7)
+    message = r"more: was 6 clips in 1 shards, hash \w+, is 7 clips in 1 shards, hash \w+"
     with pytest.raises(TrainingError, match=message):
-        train(replace(config, steps=6))
-    (moved / "1.tar").unlink()
+        train(replace(config, data=(more,), steps=6))
     with pytest.raises(TrainingError, match="body_model: was the free one, is hash"):
         check_inputs(config, config.out, {"body_model": "the free one"}, {"body_model": "hash 1"})
 

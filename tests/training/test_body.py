@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from extpose.config import TrainConfig
 from extpose.data.shards import write_shard
@@ -13,6 +14,7 @@ from extpose.errors import TrainingError
 from extpose.training.body import check_labels, open_body
 from extpose.training.losses import root_keypoints
 from extpose.training.parts import open_dataset
+from extpose.training.workers import Workers
 from tests.pipelines.train_runs import config_for
 from tests.plain_clips import synthetic_clip
 from tests.test_body_model import synthetic_body, synthetic_regressor
@@ -34,7 +36,8 @@ def config_of(source: str, folder: Path, **changes: object) -> TrainConfig:
 
 
 def check(config: TrainConfig) -> None:
-    check_labels(config, open_dataset(config), open_body(config))
+    dataset = open_dataset(config, Workers(torch.device("cpu")))
+    check_labels(config, dataset, open_body(config))
 
 
 def test_labels_of_another_body_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
