@@ -356,7 +356,7 @@ def test_two_workers_with_zero_2_are_one_worker_and_survive_a_kill(
 
 def _kill_a_worker(out: Path, killed: list[int]) -> None:
     """SIGKILL the process that writes the log, once there is a checkpoint."""
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while time.time() < deadline and not list(out.glob("checkpoints/step_*/meta.json")):
         time.sleep(0.02)
     for entry in Path("/proc").iterdir():
