@@ -17,6 +17,7 @@ from extpose.model_config import Scope as Scope
 from extpose.objective_config import AdversaryConfig as AdversaryConfig
 from extpose.objective_config import LossConfig as LossConfig
 from extpose.storage import Location
+from extpose.validation_config import ValidationConfig as ValidationConfig
 
 DetectorName = Literal["movenet", "blazepose", "blazepose-full", "vitpose", "rtmpose", "keypoints"]
 """What finds people and their 2D keypoints; see docs/detectors.md."""
@@ -253,8 +254,7 @@ class TrainConfig:
     data: tuple[Location, ...] = (Path("data"),)
     """Folders of shards, one a data set."""
     mix: tuple[float, ...] = ()
-    """Share of each data set in what is trained on, in any unit (0.5 0.3 0.2; 5 3 2). None given:
-    all clips of all folders are one data set."""
+    """Share of each data set in any unit (5 3 2). None: all clips of all folders are one set."""
     mocap: Path | None = None
     """Real poses (`extpose mocap`) for the adversarial term; None: there is none."""
     out: Path = Path("runs/train")
@@ -263,7 +263,8 @@ class TrainConfig:
     body_model: Path | None = None
     """An SMPL or MANO file; None: the free body or hand, which only synthetic labels are of."""
     files: tuple[Path, ...] = ()
-    """With an SMPL file: `SMPL_to_J19.pkl`, which finds the 19 keypoints of 44 that it lacks."""
+    """With an SMPL file: `SMPL_to_J19.pkl`, which finds the 19 keypoints of 44 that it lacks, and
+    what the held-out protocol needs, such as `J_regressor_h36m.npy`."""
     steps: int = 50_000
     batch: int = 32
     """Clips of one optimiser step, over all workers."""
@@ -274,12 +275,12 @@ class TrainConfig:
     keep_checkpoints: int = 2
     log_every: int = 10
     validation: Location | None = None
-    """Folder of labelled shards that are held out: metrics during training, and the best weights
-    in `best.safetensors`."""
+    """Folder of labelled shards that are held out: metrics, and the best weights, in training."""
     validate_every: int = 1000
     """Steps from one validation to the next; the last step is always one."""
     validate_clips: int = 0
     """Held-out clips to look at; 0: all."""
+    held_out: ValidationConfig = field(default_factory=ValidationConfig)
     wandb: str = ""
     """Project of Weights & Biases that the run is also logged to; needs the package `wandb`."""
     num_workers: int = 1

@@ -85,10 +85,21 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     paths: dict[str, Any] = {name: absolute(path) for name, path in given.items() if path}
     adversary = config.adversary
     if adversary.init is not None:
-        adversary = replace(adversary, init=adversary.init.expanduser().resolve())
+        adversary = replace(adversary, init=_resolved(adversary.init))
     data = tuple(absolute(folder) for folder in config.data)
     files = tuple(path.expanduser().resolve() for path in config.files)
-    return replace(config, data=data, files=files, adversary=adversary, **paths)
+    held_out = replace(
+        config.held_out,
+        body_male=_resolved(config.held_out.body_male),
+        body_female=_resolved(config.held_out.body_female),
+    )
+    return replace(
+        config, data=data, files=files, adversary=adversary, held_out=held_out, **paths
+    )
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().resolve()
 
 
 def _train_on_ray(config: TrainConfig) -> None:

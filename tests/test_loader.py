@@ -357,3 +357,18 @@ def test_errors_and_deaths_of_loader_processes_arrive(folder: Path) -> None:
     # Which of them it is depends on whether a batch was under way; what counts is an end.
     with pytest.raises((RuntimeError, OSError)):
         list(batches)
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it(folder: Path) -> None:
+    dataset = open_dataset(folder)
+    first = dataset.__getitems__([Draw(0, 0)])
+    kept = first.rgb.clone()
+    second = dataset.__getitems__([Draw(0, 3)])
+    assert torch.equal(first.rgb, kept)
+    part = first.rgb[0, 0]
+    del first
+    dataset.__getitems__([Draw(1, 3)])
+    assert torch.equal(part, kept[0, 0])
+    del part, second
+    places = [dataset.__getitems__([Draw(i, 3)]).rgb.data_ptr() for i in range(6)]
+    assert len(set(places)) < 6

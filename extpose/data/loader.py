@@ -22,6 +22,7 @@ from extpose.batch import Batch
 from extpose.config import DataConfig
 from extpose.data.augment import draw_augmentation, draw_masking, draw_rng
 from extpose.data.labels import points_to_crop
+from extpose.data.memory import Memory
 from extpose.data.partial import hide_parts
 from extpose.data.sampler import Draw, StepSampler
 from extpose.data.shards import ShardIndex, decode_clip
@@ -76,6 +77,7 @@ class ClipDataset(Dataset[Batch]):
     ) -> None:
         self.index, self.config, self.body, self.size, self.seed = index, config, body, size, seed
         self.sizes = (len(index),) if sizes is None else tuple(sizes)
+        self.memory = Memory()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -162,6 +164,7 @@ class ClipDataset(Dataset[Batch]):
             size=self.size,
             skeleton=self.config.skeleton,
             with_targets=with_targets,
+            memory=self.memory,
         )
 
     def read(self, index: int, start: int, count: int, *, stride: int = 1) -> Clip:

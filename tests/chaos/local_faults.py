@@ -157,6 +157,8 @@ def full_disk(bench: Bench, straight: Path) -> Iterator[Outcome]:
         check=False,
     )
     if mounted.returncode:
+        text = f"not run: {mounted.stderr.decode().strip()}"
+        yield Outcome(fault="disk full", moment="-", outcome=text, differences=None)
         return
     try:
         victim = Victim(config=config)
