@@ -93,9 +93,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
         body_male=_resolved(config.held_out.body_male),
         body_female=_resolved(config.held_out.body_female),
     )
-    return replace(
-        config, data=data, files=files, adversary=adversary, held_out=held_out, **paths
-    )
+    return replace(config, data=data, files=files, adversary=adversary, held_out=held_out, **paths)
 
 
 def _resolved(path: Path | None) -> Path | None:
