@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -70,9 +71,40 @@ def test_deaths_name_what_was_done():
     work.close()
 
 
+def test_a_child_that_dies_between_two_tasks_is_replaced():
+    work = Watched(build_echo, limit=20, tries=1)
+    first = work("a")
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    second = work("b")
+    assert second != first
+    work.close()
+    assert work("c") != second
+    work.close()
+
+
 def test_a_child_that_cannot_start():
     with pytest.raises(ExtPoseError, match="FileNotFoundError: no weights"):
         Watched(build_nothing, limit=1, tries=1)
+
+
+def build_unless(flag):
+    if flag.exists():
+        raise FileNotFoundError("no weights")
+    return echo
+
+
+def test_a_restart_that_fails_is_tried_at_the_next_call(tmp_path):
+    flag = tmp_path / "flag"
+    work = Watched(functools.partial(build_unless, flag), limit=20, tries=2)
+    flag.touch()
+    with pytest.raises(ExtPoseError, match="no weights"):
+        work("exit")
+    with pytest.raises(ExtPoseError, match="no weights"):
+        work("a")
+    flag.unlink()
+    assert work("a")
+    work.close()
 
 
 ORPHAN = """
