@@ -39,6 +39,8 @@ class Unit:
     """SHA-256 of everything that decides the shard's bytes."""
     detection_identity: str = ""
     """SHA-256 of everything that decides what the detector finds."""
+    index: str = ""
+    """`VideoIndex.to_text` of its frames; empty: whoever reads them reads the whole file first."""
 
     @property
     def num_frames(self) -> int:

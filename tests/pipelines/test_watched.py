@@ -12,10 +12,12 @@ import pytest
 
 from extpose.errors import ExtPoseError
 from pipelines.ledger import Unit
-from pipelines.stages.detect import Detect
+from pipelines.plan import plan_videos
+from pipelines.stages.detect import Detect, Detected, detect_unit
 from pipelines.watched import Watched, WorkDied
 from pipelines.watching import StallError, watched_rows
-from tests.pipelines.fakes import box_detector, config_of, write_people
+from tests.pipelines.fakes import BoxDetector, box_detector, config_of, write_people
+from tests.test_video import write_video
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,6 +163,17 @@ def test_a_detector_that_fails_on_a_frame_fails_its_unit(tmp_path, fault, reason
     assert "error" not in rows[1]
     assert rows[1]["detections"]
     detect.close()
+
+
+def test_a_late_unit_of_a_video_that_cannot_be_sought_beats_while_it_skips(tmp_path):
+    write_video(tmp_path / "a.avi", 40)
+    config = config_of(tmp_path / "a.avi", tmp_path)
+    [video] = plan_videos(config.source.path, config, {})
+    assert [unit.start for unit in video.units] == [0, 20]
+    said = []
+    found = detect_unit(BoxDetector(0, "nothing"), vars(video.units[1]), said.append)
+    assert isinstance(found, Detected)
+    assert [f"frame {i}: decoder" for i in range(20)] == said[1:21]
 
 
 def make_unit(name: str) -> Unit:
