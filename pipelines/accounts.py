@@ -23,6 +23,7 @@ SUMMED = (
     "clip_frames",
     "num_tracks",
     "written_tracks",
+    "empty_detections",
 )
 """Numbers of the manifest's `frame_counts` that are sums over markers."""
 SHARD_FIELDS = {"name": str, "clips": int, "frames": int, "sha256": str}

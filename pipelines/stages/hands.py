@@ -35,7 +35,8 @@ class FindHands:
             frames = ((frame.index, frame.rgb) for frame in read_unit(row))
             found = track_hands(frames if people else [], people, self._finder, self._config)
             filtered = [*unbundle_filtered(arrays), *found.filtered]
-            bundle = bundle_tracks(found.tracks, filtered, int(arrays["num_frames"]))
+            counts = {name: int(arrays[name]) for name in ("num_frames", "num_empty")}
+            bundle = bundle_tracks(found.tracks, filtered, **counts)
             bundle["hands"] = np.array(json.dumps([count.as_row() for count in found.counts]))
         except Exception as error:
             return fail(row, error)

@@ -82,6 +82,7 @@ class Packer:
             num_tracks=len(tracks) + reasons.total(),
             written_tracks=len(tracks),
             filtered_tracks=dict(sorted(reasons.items())),
+            empty_detections=int(arrays["num_empty"]),
             track_quality=json.loads(str(arrays["entries"])) if "entries" in arrays else [],
             frame_spans=_runs(unit.start, fates),
             track_spans=_track_spans(arrays),
