@@ -20,11 +20,12 @@ from extpose.errors import ExtPoseError
 from extpose.geometry import align_similarity
 from extpose.multiview.associate import group_tracks
 from extpose.multiview.body import fit_body
-from extpose.multiview.cameras import CalibrationError, read_cameras, write_cameras
+from extpose.multiview.cameras import write_cameras
 from extpose.multiview.refine import refine_cameras
 from extpose.multiview.triangulate import smooth, triangulate
-from extpose.video import VideoInfo, probe, read_frames
+from extpose.video import read_frames
 from pipelines.arguments import MultiviewArgs
+from pipelines.multiview_open import open_recording
 from pipelines.multiview_output import write_outputs
 from pipelines.multiview_people import Person, Recording
 
@@ -72,41 +73,6 @@ def run(options: MultiviewArgs) -> str:
     text = describe(recording, solved, options.reference)
     write_outputs(options, recording, cameras, solved, text)
     return text
-
-
-def open_recording(options: MultiviewArgs) -> Recording:
-    """Videos and cameras, matched by name, or else by order.
-
-    Raises CalibrationError for other numbers or sizes, naming both.
-    """
-    cameras = read_cameras(options.calibration)
-    by_name = {path.stem: path for path in options.video}
-    paths = list(options.video)
-    if set(by_name) >= {camera.name for camera in cameras}:
-        paths = [by_name[camera.name] for camera in cameras]
-    if len(paths) != len(cameras):
-        raise CalibrationError(
-            f"{options.calibration}: {len(cameras)} cameras, {len(paths)} videos"
-        )
-    offsets = list(options.offset) or [0] * len(paths)
-    if len(offsets) != len(paths):
-        raise ExtPoseError(f"offset has {len(offsets)} numbers, there are {len(paths)} videos")
-    infos: list[VideoInfo] = [probe(path) for path in paths]
-    for camera, info in zip(cameras, infos, strict=True):
-        if camera.size != (info.height, info.width):
-            raise CalibrationError(
-                f"{info.path}: {info.height} x {info.width} pixels, camera {camera.name} of "
-                f"{options.calibration} has {camera.size[0]} x {camera.size[1]}"
-            )
-    rates = [info.fps for info in infos]
-    if max(rates) - min(rates) > 0.01 * max(rates):
-        raise ExtPoseError(f"the videos have {rates} frames a second, they must be equal")
-    first = [offset - min(offsets) for offset in offsets]
-    common = min(info.num_frames - start for info, start in zip(infos, first, strict=True))
-    num_frames = min(common, options.num_frames or common)
-    if num_frames < 2:
-        raise ExtPoseError(f"{num_frames} frames are common to all videos (offset {offsets})")
-    return Recording(cameras=cameras, paths=paths, first=first, num_frames=num_frames, fps=rates[0])
 
 
 def find_tracks(recording: Recording, camera: int) -> list[Track]:
