@@ -111,6 +111,19 @@ def test_what_one_camera_sees_alone_has_no_place() -> None:
     assert np.isfinite(found.points_world[:, 9]).all()
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_rays_that_part_meet_nowhere(count: int) -> None:
+    """Backwards they meet exactly, so nothing but the side tells that there is no point."""
+    cameras = [replace(camera, dist=np.zeros(5)) for camera in make_cameras(count)]
+    seen = see(cameras, make_points(3))
+    away = np.diag([-1.0, 1.0, -1.0])
+    turned = [replace(camera, R=away @ camera.R, t=away @ camera.t) for camera in cameras]
+    seen[..., 1] = 2 * 359.5 - seen[..., 1]
+    found = triangulate(turned, seen, scale=SCALE)
+    assert np.isnan(found.points_world).all()
+    assert np.isnan(found.uncertainty).all()
+
+
 def test_refinement_mends_a_calibration() -> None:
     cameras, points = make_cameras(), make_points(12)
     seen = see(cameras, points, noise=0.5)
