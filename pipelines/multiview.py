@@ -19,8 +19,9 @@ from extpose.detect.track import link_tracks
 from extpose.errors import ExtPoseError
 from extpose.geometry import align_similarity
 from extpose.multiview.associate import group_tracks
-from extpose.multiview.body import fit_body
+from extpose.multiview.body import fit_body, is_posed
 from extpose.multiview.cameras import write_cameras
+from extpose.multiview.gaps import nearest_known
 from extpose.multiview.refine import refine_cameras
 from extpose.multiview.triangulate import smooth, triangulate
 from extpose.video import read_frames
@@ -32,8 +33,6 @@ from pipelines.multiview_people import Person, Recording
 ROBUST = 0.01
 """Error from which an observation loses weight, in box sizes: 8 pixels of someone 800 high."""
 LIMBS = slice(5, 17)
-TRUNK = [5, 6, 11, 12]
-"""Without these in one frame no body is fitted."""
 
 
 def run(options: MultiviewArgs) -> str:
@@ -56,7 +55,7 @@ def run(options: MultiviewArgs) -> str:
         found = triangulate(cameras, keypoints, scale=scale)
         points = smooth(found.points_world, fps=recording.fps)
         body = None
-        if options.body and np.isfinite(points[:, TRUNK]).all((1, 2)).any():
+        if options.body and is_posed(points).any():
             body = fit_body(cameras, keypoints, points, body=load_body_model(), scale=2 * scale)
         solved.append(
             Person(
@@ -107,10 +106,7 @@ def gather(
             keypoints[camera, part] = track.keypoints_2d
             boxes[camera, part] = track.bbox_xyxy
             is_detected[camera, part] = track.is_detected
-        known = np.flatnonzero((boxes[camera] != 0).any(-1))
-        boxes[camera] = boxes[camera][
-            known[np.abs(np.arange(num_frames)[:, None] - known).argmin(1)]
-        ]
+        boxes[camera] = boxes[camera][nearest_known((boxes[camera] != 0).any(-1))]
     return keypoints, boxes, is_detected
 
 
@@ -158,7 +154,8 @@ def compare_reference(person: Person, path: Path) -> list[str]:
     count = min(len(truth), len(person.points_world))
     sides = {"points": person.points_world}
     if person.body is not None:
-        sides["fitted body"] = person.body.keypoints_world.astype(np.float64)
+        known = person.body.has_pose[:, None, None]
+        sides["fitted body"] = np.where(known, person.body.keypoints_world, np.nan)
     lines = [f"against {path.name}, {count} frames, 12 limb joints"]
     for name, points in sides.items():
         aligned, rooted = agreement(points[:count], truth[:count])

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64
 from scipy.signal import butter, filtfilt
 
 from extpose.multiview.cameras import Camera
+from extpose.multiview.gaps import nearest_known
 
 MIN_CONFIDENCE = 0.15
 ROUNDS = 8
@@ -149,7 +150,6 @@ def smooth(points: Float64[np.ndarray, "t k 3"], *, fps: float) -> Float64[np.nd
         if known.sum() < 4:
             continue
         filled = np.stack([np.interp(frames, frames[known], x) for x in points[known, k].T], -1)
-        distance = np.abs(frames[:, None] - frames[known][None]).min(1)
-        bridged = distance <= MAX_GAP_SECONDS * fps / 2
+        bridged = np.abs(frames - nearest_known(known)) <= MAX_GAP_SECONDS * fps / 2
         out[:, k] = np.where(bridged[:, None], filtfilt(b, a, filled, axis=0), np.nan)
     return out
