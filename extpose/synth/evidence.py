@@ -147,6 +147,10 @@ def match_people(
     for frame, rgb in enumerate(frames):
         found = observer(rgb)
         overlap = _overlap(found.bbox_xyxy, boxes[frame])
+        if found.keypoints_2d.shape[1] != num_keypoints:
+            raise ValueError(
+                f"the observer finds {found.keypoints_2d.shape[1]} keypoints, asked {num_keypoints}"
+            )
         if len(overlap) and overlap.max() >= MIN_OVERLAP:
             best = int(overlap.argmax())
             boxes[frame], keypoints[frame] = found.bbox_xyxy[best], found.keypoints_2d[best]

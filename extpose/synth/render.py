@@ -99,7 +99,8 @@ def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip
         observer=studio.observer,
         rng=make_rng(config.seed, config.split, index, Purpose.KEYPOINTS),
     )
-    detectors = {"truth": "truth", "noise": "truth+noise", "detector": "movenet-thunder"}
+    real = "mediapipe-hands" if config.body == "hand" else "movenet-thunder"
+    detectors = {"truth": "truth", "noise": "truth+noise", "detector": real}
     origin = ClipOrigin(
         source="synth",
         split=config.split,
