@@ -18,7 +18,6 @@ from extpose.errors import AssetError
 from extpose.keypoints import KeypointSet
 from extpose.raster import Light, Rendering, render_mesh
 from extpose.schema import Clip
-from extpose.synth.background import turn_background
 from extpose.synth.evidence import Observer, observe
 from extpose.synth.hand_scene import build_hand_scene
 from extpose.synth.motion import Motion, load_motions
@@ -27,7 +26,8 @@ from extpose.synth.posing import gather_skin
 from extpose.synth.scene import Scene, Stage, build_body_scene, project
 from extpose.synth.sensor import degrade
 from extpose.synth.shading import cast_shadow, shade_vertices
-from extpose.synth.world import Purpose, make_rng
+from extpose.synth.surroundings import coarse_camera, enlarge, look_around, smear
+from extpose.synth.world import Camera, Purpose, make_rng
 
 SUPERSAMPLE = 2
 BLUR_SAMPLES = 4
@@ -138,21 +138,33 @@ def film(studio: Studio, scene: Scene, config: SynthConfig, index: int) -> Itera
     camera = scene.camera
     rng = make_rng(config.seed, config.split, index, Purpose.PIXELS)
     for frame, R in enumerate(camera.R):
-        background = turn_background(scene.backdrop.image, camera.K, R, R_painted=camera.R[0])
+        background = look_around(
+            *(scene.backdrop, camera.K, R, camera.position[frame]), image_size=config.image_size
+        )
         if scene.shadow > 0:
             background = cast_shadow(
-                *(background, surface[frame], camera.K),
+                *(background, surface[frame], coarse_camera(camera.K)),
                 light=scene.light,
                 up_cam=R[:, 1],
                 eye_level=float(camera.position[frame, 1]),
                 strength=scene.shadow,
             )
+        moved = scene.degradation.shutter * _turning(camera, frame)
+        background = enlarge(smear(background, moved), config.image_size)
         lit = shade_vertices(surface[frame], faces, colors, light=scene.light, up_cam=R[:, 1])
         image, depth = _expose(
             *(surface, frame, faces, lit, camera.K, background),
             shutter=scene.degradation.shutter,
         )
         yield Shot(rgb=degrade(image, scene.degradation, rng), depth=depth)
+
+
+def _turning(camera: Camera, frame: int) -> Float64[np.ndarray, " 2"]:
+    """Coarse pixels by which the camera's turning moves the background between two frames."""
+    before, after = max(frame - 1, 0), min(frame + 1, len(camera.R) - 1)
+    K = coarse_camera(camera.K)
+    ahead = K @ camera.R[after] @ camera.R[before].T @ [0, 0, 1.0]
+    return np.asarray((ahead[:2] / ahead[2] - K[:2, 2]) / max(after - before, 1))
 
 
 def find_seen(body: BodyModel, scene: Scene, shots: list[Shot]) -> Bool[np.ndarray, "t k"]:

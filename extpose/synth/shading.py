@@ -17,8 +17,8 @@ SKY = 0.22
 """How much more ambient light comes from above than from below, fraction."""
 WRAP = 0.15
 """By how much the diffuse light reaches around a body."""
-SHADOW_GRID = 4
-"""Pixels of the picture to one of the shadow."""
+SHADOW_GRID = 2
+"""Pixels of the background to one of the shadow."""
 LOWEST_LIGHT = 0.45
 """Sine of the elevation below which a light throws no longer shadows."""
 
@@ -67,7 +67,10 @@ def cast_shadow(
     eye_level: float,
     strength: float,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The floor, `eye_level` metres below the camera, darkened where the light does not reach."""
+    """The floor, `eye_level` metres below the camera, darkened where the light does not reach.
+
+    `K` is the camera of the background's pixels.
+    """
     height, width = background.shape[:2]
     size = (-(-height // SHADOW_GRID), -(-width // SHADOW_GRID))
     direction = np.asarray(light.direction, np.float64)
