@@ -19,7 +19,7 @@ from extpose.schema import ClipTargets
 from extpose.synth.appearance import SKIN, paint_cloth, random_color
 from extpose.synth.background import paint_backdrop
 from extpose.synth.hands import compose_hand
-from extpose.synth.posing import Bones, find_bones, shape_body, skin_mesh
+from extpose.synth.posing import Bones, find_bones, shape_body, skin_mesh, skin_normals
 from extpose.synth.props import Mesh, Prop, make_ball, make_box, make_round
 from extpose.synth.scene import Scene, Stage, find_targets, project, sample_light
 from extpose.synth.sensor import sample_degradation
@@ -76,6 +76,9 @@ def build_hand_scene(stage: Stage, config: SynthConfig, index: int) -> Scene:
             vertices_cam=vertices_cam,
             faces=stage.body.faces.numpy(),
             colors=_paint_hand(stage, shaped, skin, look),
+            normals=skin_normals(
+                vertex_normals(shaped, stage.body.faces.numpy()), stage.skin, seen
+            ),
         ),
         props=(
             _add_forearm(stage, shaped, seen, skin, look),
@@ -226,7 +229,10 @@ def _mirror(scene: Scene) -> Scene:
 
     def turn_over(prop: Prop) -> Prop:
         return replace(
-            prop, vertices_cam=prop.vertices_cam * MIRROR, faces=prop.faces[:, ::-1].copy()
+            prop,
+            vertices_cam=prop.vertices_cam * MIRROR,
+            faces=prop.faces[:, ::-1].copy(),
+            normals=None if prop.normals is None else prop.normals * MIRROR,
         )
 
     return replace(

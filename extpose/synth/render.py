@@ -16,7 +16,7 @@ from extpose.config import SynthConfig
 from extpose.data.clip import ClipOrigin, make_clip
 from extpose.errors import AssetError
 from extpose.keypoints import KeypointSet
-from extpose.raster import Light, Rendering, render_mesh
+from extpose.raster import Light, render_mesh, render_moments
 from extpose.schema import Clip
 from extpose.synth.evidence import Observer, observe
 from extpose.synth.hand_scene import build_hand_scene
@@ -133,8 +133,10 @@ def film(studio: Studio, scene: Scene, config: SynthConfig, index: int) -> Itera
     parts = (scene.subject, *scene.props)
     starts = np.cumsum([0, *(part.vertices_cam.shape[1] for part in parts)])
     faces = np.concatenate([p.faces + s for p, s in zip(parts, starts[:-1], strict=True)])
+    faces = faces.astype(np.int32)
     colors = np.concatenate([part.colors for part in parts])
     surface = np.concatenate([part.vertices_cam for part in parts], 1)
+    normals = np.concatenate([part.find_normals() for part in parts], 1)
     camera = scene.camera
     rng = make_rng(config.seed, config.split, index, Purpose.PIXELS)
     for frame, R in enumerate(camera.R):
@@ -151,7 +153,9 @@ def film(studio: Studio, scene: Scene, config: SynthConfig, index: int) -> Itera
             )
         moved = scene.degradation.shutter * _turning(camera, frame)
         background = enlarge(smear(background, moved), config.image_size)
-        lit = shade_vertices(surface[frame], faces, colors, light=scene.light, up_cam=R[:, 1])
+        lit = shade_vertices(
+            *(surface[frame], normals[frame], colors), light=scene.light, up_cam=R[:, 1]
+        )
         image, depth = _expose(
             *(surface, frame, faces, lit, camera.K, background),
             shutter=scene.degradation.shutter,
@@ -202,28 +206,20 @@ def _expose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One picture and its depth: a moment, or the mean of several while the shutter is open."""
 
-    def draw(vertices: np.ndarray, K: np.ndarray, supersample: int) -> Rendering:
-        return render_mesh(
-            *(vertices, faces, lit, K, background),
+    if shutter == 0 or len(surface) == 1:
+        drawn = render_mesh(
+            *(surface[frame], faces, lit, K, background),
             light=AS_IS,
-            supersample=supersample,
+            supersample=SUPERSAMPLE,
             cull=True,
         )
-
-    if shutter == 0 or len(surface) == 1:
-        drawn = draw(surface[frame], K, SUPERSAMPLE)
         return drawn.image, drawn.depth
     before, after = max(frame - 1, 0), min(frame + 1, len(surface) - 1)
     velocity = (surface[after] - surface[before]) / (after - before)
-    total, depth = np.zeros(background.shape, np.float32), None
+    moments = []
     for sample in range(BLUR_SAMPLES):
         time = shutter * ((sample + 0.5) / BLUR_SAMPLES - 0.5)
         shifted = K.copy()
         shifted[:2, 2] += [(sample % 2) / 2 - 0.25, (sample // 2) / 2 - 0.25]
-        drawn = draw(surface[frame] + time * velocity, shifted, 1)
-        total += drawn.image
-        if sample == BLUR_SAMPLES // 2:
-            depth = drawn.depth
-    if depth is None:
-        raise ValueError(f"{BLUR_SAMPLES} moments, at least 1")
-    return (total / BLUR_SAMPLES + 0.5).astype(np.uint8), depth
+        moments.append((surface[frame] + time * velocity, shifted))
+    return render_moments(moments, faces, lit, background)

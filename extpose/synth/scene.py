@@ -24,7 +24,7 @@ from extpose.synth.appearance import Outfit, cloth_color, dress
 from extpose.synth.background import paint_backdrop
 from extpose.synth.motion import JOINTS, MOTIONS, Motion
 from extpose.synth.photographs import Photographs
-from extpose.synth.posing import Bones, Skin, find_bones, shape_body, skin_mesh
+from extpose.synth.posing import Bones, Skin, find_bones, shape_body, skin_mesh, skin_normals
 from extpose.synth.props import Mesh, Prop, draw_held, draw_obstacle, make_seat
 from extpose.synth.sensor import Degradation, sample_degradation
 from extpose.synth.surroundings import Backdrop
@@ -167,10 +167,12 @@ def _wear(stage: Stage, figure: Figure, outfit: Outfit, backdrop: Backdrop, came
     faces = stage.body.faces.numpy()
     normals = vertex_normals(figure.shaped, faces)
     dressed = figure.shaped + outfit.offset[:, None] * normals
+    seen = figure.seen_by(camera)
     return Prop(
-        vertices_cam=skin_mesh(dressed, stage.skin, figure.seen_by(camera)),
+        vertices_cam=skin_mesh(dressed, stage.skin, seen),
         faces=faces,
         colors=outfit.colors * backdrop.tint,
+        normals=skin_normals(vertex_normals(dressed, faces), stage.skin, seen),
     )
 
 

@@ -8,10 +8,10 @@ from typing import no_type_check
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float64, Integer, UInt8
+from jaxtyping import Float, Float64, UInt8
 
 from extpose.compiled import compiled
-from extpose.raster import Light, vertex_normals
+from extpose.raster import Light
 
 SKY = 0.22
 """How much more ambient light comes from above than from below, fraction."""
@@ -25,17 +25,20 @@ LOWEST_LIGHT = 0.45
 
 def shade_vertices(
     vertices_cam: Float64[np.ndarray, "v 3"],
-    faces: Integer[np.ndarray, "f 3"],
+    normals: Float64[np.ndarray, "v 3"],
     colors: Float64[np.ndarray, "v 3"],
     *,
     light: Light,
     up_cam: Float64[np.ndarray, " 3"],
 ) -> Float64[np.ndarray, "v 3"]:
-    """Colours as they look in this light: ambient from sky and floor, diffuse, a faint gloss."""
+    """Colours as they look in this light: ambient from sky and floor, diffuse, a faint gloss.
+
+    Normals have any length.
+    """
     direction = np.asarray(light.direction, np.float64)
     out = np.empty_like(colors)
     _shade_vertices(
-        *(vertices_cam, vertex_normals(vertices_cam, faces), colors),
+        *(vertices_cam, normals, colors),
         *(direction / np.linalg.norm(direction), up_cam, light.ambient, light.diffuse, out),
     )
     return out
@@ -46,6 +49,8 @@ def shade_vertices(
 def _shade_vertices(vertices, normals, colors, direction, up, ambient, diffuse, out):
     for i in range(vertices.shape[0]):
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
+        size = sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
+        nx, ny, nz = nx / size, ny / size, nz / size
         above = nx * up[0] + ny * up[1] + nz * up[2]
         lit = nx * direction[0] + ny * direction[1] + nz * direction[2]
         x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
