@@ -74,9 +74,8 @@ def render_mesh(
     Raises:
         ValueError: a vertex is not finite, or a face names a vertex that is not there.
     """
-    faces = np.ascontiguousarray(faces, np.int32)
     vertices = np.ascontiguousarray(vertices_cam, np.float64)
-    _check_faces(faces, len(vertices))
+    faces = _check_faces(faces, len(vertices))
     colors = np.ascontiguousarray(colors, np.float64)
     height, width = image.shape[:2]
     rendering = Rendering(
@@ -85,14 +84,13 @@ def render_mesh(
         np.full((height, width), np.inf, np.float32),
     )
     K = K.astype(np.float64)
-    x0, y0, x1, y1 = _window(vertices, K, height, width)
+    points, (x0, y0, x1, y1) = _window(vertices, K, height, width)
     if x0 < x1 and y0 < y1:
         window = (slice(y0, y1), slice(x0, x1))
+        _to_grid(points, x0, y0, supersample)
         drawn = _render_window(
-            vertices,
-            faces,
+            (points, vertices, faces, _window_camera(K, (x0, y0), supersample)),
             colors,
-            K=_window_camera(K, (x0, y0), supersample),
             background=image[window],
             light=light or Light(),
             supersample=supersample,
@@ -114,13 +112,13 @@ def render_moments(
     Colours are drawn as they are; faces that are seen from behind are left out. Raises ValueError
     as `render_mesh` does.
     """
-    faces = np.ascontiguousarray(faces, np.int32)
     colors = np.ascontiguousarray(colors, np.float64)
     height, width = image.shape[:2]
     whole, depth = image.copy(), np.full((height, width), np.inf, np.float32)
     drawn = [(np.ascontiguousarray(v, np.float64), K.astype(np.float64)) for v, K in moments]
-    _check_faces(faces, min(len(vertices) for vertices, _ in drawn))
-    windows = np.array([_window(*moment, height, width) for moment in drawn])
+    faces = _check_faces(faces, min(len(vertices) for vertices, _ in drawn))
+    projected = [_window(*moment, height, width) for moment in drawn]
+    windows = np.array([window for _, window in projected])
     (x0, y0), (x1, y1) = windows[:, :2].min(0).tolist(), windows[:, 2:].max(0).tolist()
     if x0 >= x1 or y0 >= y1:
         return whole, depth
@@ -130,11 +128,10 @@ def render_moments(
     inverse_depth = np.empty(background.shape[:2], np.float64)
     face_id = np.empty(background.shape[:2], np.int32)
     weights = np.empty((*background.shape[:2], 2), np.float32)
-    for index, (vertices, K) in enumerate(drawn):
-        camera = _window_camera(K, (x0, y0), 1)
-        points = _project(vertices, camera)[0]
+    for index, ((vertices, K), (points, _)) in enumerate(zip(drawn, projected, strict=True)):
+        _to_grid(points, x0, y0, 1)
         inverse_depth[:], face_id[:] = 0.0, -1
-        geometry = (points, vertices, faces, np.linalg.inv(camera))
+        geometry = (points, vertices, faces, _window_camera(K, (x0, y0), 1))
         _rasterize(*geometry, True, inverse_depth, face_id, weights)
         _add_picture(faces, colors, face_id, weights, background, total)
         if index == len(drawn) // 2:
@@ -148,45 +145,48 @@ def vertex_normals(
 ) -> Float[np.ndarray, "v 3"]:
     """Unit normals, averaged over the faces at a vertex by area; zero where there is no face."""
     return _vertex_normals(
-        np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int32)
+        np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.uint32)
     )
 
 
-def _check_faces(faces: np.ndarray, num_vertices: int) -> None:
-    low, high = _extremes(faces)
-    if len(faces) and not 0 <= low <= high < num_vertices:
-        raise ValueError(f"faces: {low} to {high}, {num_vertices} vertices")
+def _check_faces(faces: np.ndarray, num_vertices: int) -> np.ndarray:
+    """Unsigned, which compiled code need not test for negative ones."""
+    if len(faces) and not 0 <= faces.min() <= faces.max() < num_vertices:
+        raise ValueError(f"faces: {faces.min()} to {faces.max()}, {num_vertices} vertices")
+    return np.ascontiguousarray(faces, np.uint32)
 
 
-def _window(vertices: np.ndarray, K: np.ndarray, height: int, width: int) -> tuple[int, ...]:
-    """Pixels (x0, y0, x1, y1) that the mesh can touch; all where it reaches behind the camera."""
-    _, low_x, low_y, high_x, high_y, is_finite, reaches_behind = _project(vertices, K)
+def _window(
+    vertices: np.ndarray, K: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Points of `_project`, and the pixels (x0, y0, x1, y1) that the mesh can touch: all where it
+    reaches behind the camera.
+    """
+    points, low_x, low_y, high_x, high_y, is_finite, reaches_behind = _project(vertices, K)
     if not is_finite:
         raise ValueError("vertices_cam: some coordinates are not finite")
     if len(vertices) == 0:
-        return 0, 0, 0, 0
+        return points, (0, 0, 0, 0)
     if reaches_behind:
-        return 0, 0, width, height
+        return points, (0, 0, width, height)
     x0, x1 = (int(np.clip(x, 0, width)) for x in (floor(low_x) - 1, ceil(high_x) + 2))
     y0, y1 = (int(np.clip(y, 0, height)) for y in (floor(low_y) - 1, ceil(high_y) + 2))
-    return x0, y0, x1, y1
+    return points, (x0, y0, x1, y1)
 
 
 def _window_camera(K: np.ndarray, corner: tuple[int, int], supersample: int) -> np.ndarray:
-    """Camera of the finer grid: sample s * x + (s - 1) / 2 is the centre of pixel x."""
+    """Inverse camera of the finer grid: sample s * x + (s - 1) / 2 is the centre of pixel x."""
     s, offset = supersample, (supersample - 1) / 2
     to_grid = np.array(
         [[s, 0, offset - s * corner[0]], [0, s, offset - s * corner[1]], [0, 0, 1]], np.float64
     )
-    return to_grid @ K
+    return np.asarray(np.linalg.inv(to_grid @ K))
 
 
 def _render_window(
-    vertices: np.ndarray,
-    faces: np.ndarray,
+    geometry: tuple[np.ndarray, ...],
     colors: np.ndarray,
     *,
-    K: np.ndarray,
     background: np.ndarray,
     light: Light,
     supersample: int,
@@ -197,7 +197,7 @@ def _render_window(
     inverse_depth = np.zeros(size, np.float64)
     face_id = np.full(size, -1, np.int32)
     weights = np.empty((*size, 2), np.float32)
-    geometry = (_project(vertices, K)[0], vertices, faces, np.linalg.inv(K))
+    _, vertices, faces, _ = geometry
     _rasterize(*geometry, cull, inverse_depth, face_id, weights)
     image = np.empty((height, width, 3), np.uint8)
     background = np.ascontiguousarray(background)
@@ -224,92 +224,73 @@ def _to_depth(inverse_depth: np.ndarray) -> np.ndarray:
 
 @compiled
 @no_type_check
-def _extremes(faces):
-    """The least and the greatest index; 0 and 0 of none."""
-    low, high = np.int64(0), np.int64(0)
-    for face in range(faces.shape[0]):
-        for i in range(3):
-            low, high = min(low, faces[face, i]), max(high, faces[face, i])
-    return low, high
+def _to_grid(points, x0, y0, supersample):
+    """Move `_project`'s points to the samples of a window, in place."""
+    offset = (supersample - 1) / 2
+    for i in range(len(points)):
+        points[i, 0] = supersample * (points[i, 0] - x0) + offset
+        points[i, 1] = supersample * (points[i, 1] - y0) + offset
 
 
 @compiled
 @no_type_check
 def _rasterize(points, vertices, faces, K_inverse, cull, inverse_depth, face_id, weights):
-    """Fill the z-buffer, the visible face, and the perspective-correct weights of two corners."""
+    """Fill the z-buffer, the visible face, and the perspective-correct weights of two corners.
+
+    Edge functions are positive inside; their sum with factors is 1 / z.
+    """
     height, width = inverse_depth.shape
     edge = np.empty((3, 3))
-    inverse_z = np.empty(3)
     for face in range(faces.shape[0]):
         a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-        is_before = points[a, 2] > 0.0 and points[b, 2] > 0.0 and points[c, 2] > 0.0
-        if is_before:
-            if cull and _area(points, a, b, c) >= 0.0:
+        ua, va, wa = points[a, 0], points[a, 1], points[a, 2]
+        ub, vb, wb = points[b, 0], points[b, 1], points[b, 2]
+        uc, vc, wc = points[c, 0], points[c, 1], points[c, 2]
+        if wa > 0.0 and wb > 0.0 and wc > 0.0:
+            area = (ub - ua) * (vc - va) - (vb - va) * (uc - ua)
+            if cull and area >= 0.0:  # the camera sees it from behind
                 continue
-        elif cull and _determinant(vertices, faces, face) >= 0.0:
-            continue
-        x0, y0, x1, y1 = _bounds(points, faces, face, width, height)
-        if x1 < x0 or y1 < y0:
-            continue
-        if not _find_edges(points, vertices, faces, face, K_inverse, edge, inverse_z):
-            continue
+            x0 = max(ceil(max(min(ua, ub, uc), -1.0) - 1e-6), 0)
+            x1 = min(floor(min(max(ua, ub, uc), width) + 1e-6), width - 1)
+            y0 = max(ceil(max(min(va, vb, vc), -1.0) - 1e-6), 0)
+            y1 = min(floor(min(max(va, vb, vc), height) + 1e-6), height - 1)
+            if x1 < x0 or y1 < y0 or abs(area) < THINNEST:
+                continue
+            sign = 1.0 if area > 0.0 else -1.0
+            # But for the slack exactly the opposite for the face on the other side of an edge.
+            p0, q0, r0 = sign * (vb - vc), sign * (uc - ub), sign * (ub * vc - vb * uc) + SLACK
+            p1, q1, r1 = sign * (vc - va), sign * (ua - uc), sign * (uc * va - vc * ua) + SLACK
+            p2, q2, r2 = sign * (va - vb), sign * (ub - ua), sign * (ua * vb - va * ub) + SLACK
+            share = sign / area
+            wa, wb, wc = wa * share, wb * share, wc * share
+        else:
+            if cull and _determinant(vertices, faces, face) >= 0.0:
+                continue
+            if wa <= 0.0 and wb <= 0.0 and wc <= 0.0:
+                continue
+            determinant = _edges(vertices, faces, face, K_inverse, edge)
+            if determinant == 0.0:
+                continue
+            if determinant < 0.0:
+                edge *= -1.0
+            x0, y0, x1, y1 = 0, 0, width - 1, height - 1
+            p0, q0, r0 = edge[0, 0], edge[0, 1], edge[0, 2]
+            p1, q1, r1 = edge[1, 0], edge[1, 1], edge[1, 2]
+            p2, q2, r2 = edge[2, 0], edge[2, 1], edge[2, 2]
+            wa = wb = wc = 1.0 / abs(determinant)
         for y in range(y0, y1 + 1):
+            s0, s1, s2 = q0 * y + r0, q1 * y + r1, q2 * y + r2
             for x in range(x0, x1 + 1):
-                e0 = edge[0, 0] * x + edge[0, 1] * y + edge[0, 2]
-                e1 = edge[1, 0] * x + edge[1, 1] * y + edge[1, 2]
-                e2 = edge[2, 0] * x + edge[2, 1] * y + edge[2, 2]
+                e0, e1, e2 = p0 * x + s0, p1 * x + s1, p2 * x + s2
                 if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
                     continue
-                first, second = e0 * inverse_z[0], e1 * inverse_z[1]
-                near = first + second + e2 * inverse_z[2]
+                first, second = e0 * wa, e1 * wb
+                near = first + second + e2 * wc
                 if inverse_depth[y, x] < near < 1.0 / NEAR:
                     inverse_depth[y, x] = near
                     face_id[y, x] = face
                     weights[y, x, 0] = first / near
                     weights[y, x, 1] = second / near
-
-
-@compiled
-@no_type_check
-def _find_edges(points, vertices, faces, face, K_inverse, edge, inverse_z):
-    """Edge functions, positive inside, whose sum with weights `inverse_z` is 1 / z; False: none.
-
-    In the picture where all corners are before the camera, else the homogeneous ones.
-    """
-    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-    if points[a, 2] > 0.0 and points[b, 2] > 0.0 and points[c, 2] > 0.0:
-        area = _area(points, a, b, c)
-        if abs(area) < THINNEST:
-            return False
-        sign = 1.0 if area > 0.0 else -1.0
-        share = sign / area
-        for i in range(3):
-            start, end = faces[face, (i + 1) % 3], faces[face, (i + 2) % 3]
-            # But for the slack exactly the opposite for the face on the other side of the edge.
-            edge[i, 0] = sign * (points[start, 1] - points[end, 1])
-            edge[i, 1] = sign * (points[end, 0] - points[start, 0])
-            edge[i, 2] = (
-                sign * (points[start, 0] * points[end, 1] - points[start, 1] * points[end, 0])
-                + SLACK
-            )
-            inverse_z[i] = points[faces[face, i], 2] * share
-        return True
-    determinant = _edges(vertices, faces, face, K_inverse, edge)
-    if determinant == 0.0:
-        return False
-    if determinant < 0.0:
-        edge *= -1.0
-    inverse_z[:] = 1.0 / abs(determinant)
-    return True
-
-
-@compiled
-@no_type_check
-def _area(points, a, b, c):
-    """Twice the signed area in the picture; positive where the face is seen from behind."""
-    return (points[b, 0] - points[a, 0]) * (points[c, 1] - points[a, 1]) - (
-        points[b, 1] - points[a, 1]
-    ) * (points[c, 0] - points[a, 0])
 
 
 @compiled
@@ -366,33 +347,6 @@ def _edges(vertices, faces, face, K_inverse, edge):
             c = faces[face, 0]
             determinant = vertices[c, 0] * nx + vertices[c, 1] * ny + vertices[c, 2] * nz
     return determinant
-
-
-@compiled
-@no_type_check
-def _bounds(points, faces, face, width, height):
-    """First and last pixel column and row that the triangle can cover; none: last < first."""
-    low_x = low_y = np.inf
-    high_x = high_y = -np.inf
-    num_behind = 0
-    for i in range(3):
-        corner = faces[face, i]
-        if points[corner, 2] == 0.0:
-            num_behind += 1
-        u, v = points[corner, 0], points[corner, 1]
-        low_x, high_x = min(low_x, u), max(high_x, u)
-        low_y, high_y = min(low_y, v), max(high_y, v)
-    if num_behind == 3:
-        return 0, 0, -1, -1
-    if num_behind > 0:
-        return 0, 0, width - 1, height - 1
-    # Clipped before the conversion to integers, which a far off coordinate would overflow; the
-    # small slack lets the edge functions alone decide about a pixel that lies on the border.
-    x0 = int(max(ceil(max(low_x, -1.0) - 1e-6), 0.0))
-    y0 = int(max(ceil(max(low_y, -1.0) - 1e-6), 0.0))
-    x1 = int(min(floor(min(high_x, width) + 1e-6), width - 1.0))
-    y1 = int(min(floor(min(high_y, height) + 1e-6), height - 1.0))
-    return x0, y0, x1, y1
 
 
 @compiled
