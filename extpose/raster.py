@@ -136,7 +136,7 @@ def render_moments(
         _add_picture(faces, colors, face_id, weights, background, total)
         if index == len(drawn) // 2:
             depth[window] = _to_depth(inverse_depth)
-    whole[window] = (total / len(drawn) + 0.5).astype(np.uint8)
+    _write_mean(total, len(drawn), whole[window])
     return whole, depth
 
 
@@ -151,7 +151,8 @@ def vertex_normals(
 
 def _check_faces(faces: np.ndarray, num_vertices: int) -> np.ndarray:
     """Unsigned, which compiled code need not test for negative ones."""
-    if len(faces) and not 0 <= faces.min() <= faces.max() < num_vertices:
+    is_low = faces.dtype.kind != "u" and len(faces) > 0 and faces.min() < 0
+    if is_low or (len(faces) and faces.max() >= num_vertices):
         raise ValueError(f"faces: {faces.min()} to {faces.max()}, {num_vertices} vertices")
     return np.ascontiguousarray(faces, np.uint32)
 
@@ -169,18 +170,18 @@ def _window(
         return points, (0, 0, 0, 0)
     if reaches_behind:
         return points, (0, 0, width, height)
-    x0, x1 = (int(np.clip(x, 0, width)) for x in (floor(low_x) - 1, ceil(high_x) + 2))
-    y0, y1 = (int(np.clip(y, 0, height)) for y in (floor(low_y) - 1, ceil(high_y) + 2))
+    x0, x1 = (min(max(x, 0), width) for x in (floor(low_x) - 1, ceil(high_x) + 2))
+    y0, y1 = (min(max(y, 0), height) for y in (floor(low_y) - 1, ceil(high_y) + 2))
     return points, (x0, y0, x1, y1)
 
 
 def _window_camera(K: np.ndarray, corner: tuple[int, int], supersample: int) -> np.ndarray:
     """Inverse camera of the finer grid: sample s * x + (s - 1) / 2 is the centre of pixel x."""
     s, offset = supersample, (supersample - 1) / 2
-    to_grid = np.array(
-        [[s, 0, offset - s * corner[0]], [0, s, offset - s * corner[1]], [0, 0, 1]], np.float64
+    from_grid = np.array(
+        [[1 / s, 0, corner[0] - offset / s], [0, 1 / s, corner[1] - offset / s], [0, 0, 1.0]]
     )
-    return np.asarray(np.linalg.inv(to_grid @ K))
+    return _invert(K) @ from_grid
 
 
 def _render_window(
@@ -220,6 +221,19 @@ def _to_depth(inverse_depth: np.ndarray) -> np.ndarray:
     depth = np.full(inverse_depth.shape, np.inf, np.float32)
     np.divide(1.0, inverse_depth, out=depth, where=inverse_depth > 0, casting="same_kind")
     return depth
+
+
+@compiled
+@no_type_check
+def _invert(K):
+    """Of an upper triangular matrix."""
+    out = np.zeros((3, 3))
+    for i in range(3):
+        out[i, i] = 1.0 / K[i, i]
+    out[0, 1] = -K[0, 1] * out[0, 0] * out[1, 1]
+    out[1, 2] = -K[1, 2] * out[1, 1] * out[2, 2]
+    out[0, 2] = -(K[0, 1] * out[1, 2] + K[0, 2] * out[2, 2]) * out[0, 0]
+    return out
 
 
 @compiled
@@ -439,6 +453,15 @@ def _add_picture(faces, colors, face_id, weights, background, total):
             total[y, x, 0] += r
             total[y, x, 1] += g
             total[y, x, 2] += b
+
+
+@compiled
+@no_type_check
+def _write_mean(total, count, image):
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            for k in range(3):
+                image[y, x, k] = np.uint8(total[y, x, k] / count + 0.5)
 
 
 @compiled

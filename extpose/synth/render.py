@@ -23,7 +23,7 @@ from extpose.synth.hand_scene import build_hand_scene
 from extpose.synth.motion import Motion, load_motions
 from extpose.synth.photographs import Photographs
 from extpose.synth.posing import gather_skin
-from extpose.synth.scene import Scene, Stage, build_body_scene, project
+from extpose.synth.scene import Scene, Stage, build_body_scene, outline, project
 from extpose.synth.sensor import degrade
 from extpose.synth.shading import cast_shadow, shade_vertices
 from extpose.synth.surroundings import coarse_camera, enlarge, look_around, smear
@@ -92,7 +92,7 @@ def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip
     track = observe(
         [shot.rgb for shot in shots],
         [shot.depth for shot in shots],
-        vertices_img=project(scene.vertices_cam, scene.camera.K),
+        boxes=outline(scene.vertices_cam, scene.camera.K),
         keypoints_img=project(scene.evidence_cam, scene.camera.K),
         keypoints_depth=scene.evidence_cam[..., 2],
         config=config,
@@ -133,7 +133,7 @@ def film(studio: Studio, scene: Scene, config: SynthConfig, index: int) -> Itera
     parts = (scene.subject, *scene.props)
     starts = np.cumsum([0, *(part.vertices_cam.shape[1] for part in parts)])
     faces = np.concatenate([p.faces + s for p, s in zip(parts, starts[:-1], strict=True)])
-    faces = faces.astype(np.int32)
+    faces = faces.astype(np.uint32)
     colors = np.concatenate([part.colors for part in parts])
     surface = np.concatenate([part.vertices_cam for part in parts], 1)
     normals = np.concatenate([part.find_normals() for part in parts], 1)

@@ -316,6 +316,15 @@ def project(
     return (points_cam[..., :2] / points_cam[..., 2:]) @ K[:2, :2].T + K[:2, 2]
 
 
+def outline(
+    vertices_cam: Float64[np.ndarray, "t v 3"], K: Float64[np.ndarray, "3 3"]
+) -> Float64[np.ndarray, "t 4"]:
+    """The boxes (x0 y0 x1 y1) of a mesh in the picture, wherever they leave it."""
+    x, y = (vertices_cam[..., i] / vertices_cam[..., 2] for i in range(2))
+    sides = [K[row, 0] * x + K[row, 1] * y + K[row, 2] for row in range(2)]
+    return np.stack([*(side.min(1) for side in sides), *(side.max(1) for side in sides)], -1)
+
+
 def sample_light(backdrop: Backdrop, camera: Camera, rng: np.random.Generator) -> Light:
     """From where the place is bright; else from above, at any side, mostly not from behind."""
     ambient = rng.uniform(0.3, 0.65)

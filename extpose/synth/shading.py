@@ -81,18 +81,29 @@ def cast_shadow(
     direction = np.asarray(light.direction, np.float64)
     direction = direction / np.linalg.norm(direction)
     direction = direction + max(LOWEST_LIGHT - float(direction @ up_cam), 0.0) * up_cam
-    points = vertices_cam[::4]
-    above = points @ up_cam + eye_level
-    points = points - (above / float(direction @ up_cam))[:, None] * direction
-    points = points[points[:, 2] > 0.1]
-    pixels = (points[:, :2] / points[:, 2:] @ K[:2, :2].T + K[:2, 2]) / SHADOW_GRID
-    x, y = np.rint(np.clip(pixels, -1, 1e5)).astype(int).T
-    inside = (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
-    if not inside.any():
-        return background
     mask = np.zeros(size, np.float32)
-    mask[y[inside], x[inside]] = 1.0
-    mask = np.asarray(cv2.GaussianBlur(cv2.dilate(mask, np.ones((3, 3))), (0, 0), 1.2), np.float32)
+    _drop_points(*(vertices_cam, direction, up_cam, eye_level, float(direction @ up_cam), K, mask))
+    if not mask.any():
+        return background
+    mask = cv2.dilate(mask, np.ones((3, 3)))
+    mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.2), np.float32)
     darker = cv2.resize(1 - np.float32(strength) * mask, (width, height))
     darkened = cv2.multiply(background, cv2.merge([darker] * 3), dtype=cv2.CV_8U)
     return np.asarray(darkened, np.uint8)
+
+
+@compiled
+@no_type_check
+def _drop_points(vertices, direction, up, eye_level, rise, K, mask):
+    """Mark where every fourth vertex throws its shadow on the floor."""
+    for i in range(0, len(vertices), 4):
+        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
+        fall = (x * up[0] + y * up[1] + z * up[2] + eye_level) / rise
+        x, y, z = x - fall * direction[0], y - fall * direction[1], z - fall * direction[2]
+        if z <= 0.1:
+            continue
+        column = (K[0, 0] * x + K[0, 1] * y) / z + K[0, 2]
+        row = (K[1, 0] * x + K[1, 1] * y) / z + K[1, 2]
+        column, row = column / SHADOW_GRID + 0.5, row / SHADOW_GRID + 0.5
+        if 0.0 <= column < mask.shape[1] and 0.0 <= row < mask.shape[0]:
+            mask[int(row), int(column)] = 1.0
