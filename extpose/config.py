@@ -263,7 +263,8 @@ class TrainConfig:
     body_model: Path | None = None
     """An SMPL or MANO file; None: the free body or hand, which only synthetic labels are of."""
     files: tuple[Path, ...] = ()
-    """With an SMPL file: `SMPL_to_J19.pkl`, which finds the 19 keypoints of 44 that it lacks."""
+    """With an SMPL file: `SMPL_to_J19.pkl`, which finds the 19 keypoints of 44 that it lacks, and
+    what the held-out protocol needs, such as `J_regressor_h36m.npy`."""
     steps: int = 50_000
     batch: int = 32
     """Clips of one optimiser step, over all workers."""
@@ -308,7 +309,8 @@ class EvaluateConfig:
     data: Location = Path()
     """Folder of labelled shards, or ..."""
     benchmark: str | None = None
-    """... `pose2sim`: real footage of one man in four views, fetched and cut at the first use."""
+    """... `pose2sim`: real footage of one man in four views, fetched at the first use, in boxes of
+    the reference's joints; `pose2sim-detected`: in those that a detector finds."""
     checkpoint: Path | None = None
     """The network to run; none: the packaged one of the free body, or hand. Or ..."""
     predictions: Path | None = None

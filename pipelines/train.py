@@ -87,20 +87,13 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     if adversary.init is not None:
         adversary = replace(adversary, init=_resolved(adversary.init))
     data = tuple(absolute(folder) for folder in config.data)
+    files = tuple(path.expanduser().resolve() for path in config.files)
     held_out = replace(
         config.held_out,
         body_male=_resolved(config.held_out.body_male),
         body_female=_resolved(config.held_out.body_female),
-        files=tuple(path.expanduser().resolve() for path in config.held_out.files),
     )
-    files = tuple(path.expanduser().resolve() for path in config.files)
-    own: dict[str, Any] = {
-        "data": data,
-        "files": files,
-        "adversary": adversary,
-        "held_out": held_out,
-    }
-    return replace(config, **own, **paths)
+    return replace(config, data=data, files=files, adversary=adversary, held_out=held_out, **paths)
 
 
 def _resolved(path: Path | None) -> Path | None:

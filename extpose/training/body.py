@@ -28,13 +28,14 @@ def open_body(config: TrainConfig) -> BodyModel:
 
     Raises AssetError for a bad file, TrainingError for one that has no effect.
     """
-    has_use = config.body_model is not None and config.model.body == "smpl"
-    if config.files and (len(config.files) > 1 or not has_use):
+    if config.files and (config.body_model is None or config.model.body != "smpl"):
         names = ", ".join(map(str, config.files))
-        raise TrainingError(f"files is {names}: it takes one, {REGRESSOR}.pkl, with an SMPL file")
-    if config.files and not config.files[0].name.startswith(REGRESSOR):
-        raise TrainingError(f"files is {config.files[0]}: only {REGRESSOR}.pkl has an effect")
-    extra = config.files[0] if config.files else None
+        raise TrainingError(f"files is {names}: they have an effect with an SMPL file only")
+    extra = next((path for path in config.files if path.name.startswith(REGRESSOR)), None)
+    for path in config.files:
+        # Others are read by the held-out protocol.
+        if path != extra and config.validation is None:
+            raise TrainingError(f"files has {path}: only {REGRESSOR}.pkl has an effect")
     return load_body_model(config.body_model, config.model.body, extra_regressor=extra)
 
 
