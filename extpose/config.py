@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from extpose.engine_config import EngineConfig as EngineConfig
+from extpose.engine_config import Trainable as Trainable
 from extpose.model_config import ModelConfig as ModelConfig
 from extpose.model_config import Scope as Scope
 from extpose.objective_config import AdversaryConfig as AdversaryConfig
@@ -19,8 +21,6 @@ from extpose.validation_config import ValidationConfig as ValidationConfig
 
 DetectorName = Literal["movenet", "blazepose", "blazepose-full", "vitpose", "rtmpose", "keypoints"]
 """What finds people and their 2D keypoints; see docs/detectors.md."""
-Trainable = Literal["all", "qk", "first_half", "added"]
-"""What of the backbone is trained; see `training/trainable.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,33 +248,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """How a step is run."""
-
-    backend: Literal["deepspeed", "plain"] = "deepspeed"
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    offload: Literal["nothing", "optimizer", "parameters"] = "nothing"
-    """What ZeRO keeps in main memory instead of on the GPU: gradients and the optimiser's state
-    (stages 1 to 3), or the weights too (stage 3)."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    lr: float = 1e-5
-    weight_decay: float = 1e-3
-    trainable: Trainable = "all"
-    """Of the backbone: everything; only W_Q and W_K; the first half of its blocks; or nothing."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from zero."""
-    decay: bool = False
-    """Whether the learning rate falls to zero along a half cosine after the warm-up."""
-    clip_grad_norm: float = 0.0
-    """0: no clipping."""
-    micro_batch: int = 4
-    """Clips of one forward pass of one worker; the rest of the batch is accumulated."""
-    activation_checkpointing: bool = False
-    threads: int = 0
-    """CPU threads of one worker; 0: torch's choice."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """`extpose train`: shards to a checkpoint."""
 
@@ -288,7 +261,10 @@ class TrainConfig:
     init: Path | None = None
     """Start from the weights of this checkpoint."""
     body_model: Path | None = None
-    """An SMPL or MANO file; None: the free body or hand."""
+    """An SMPL or MANO file; None: the free body or hand, which only synthetic labels are of."""
+    files: tuple[Path, ...] = ()
+    """With an SMPL file: `SMPL_to_J19.pkl`, which finds the 19 keypoints of 44 that it lacks, and
+    what the held-out protocol needs, such as `J_regressor_h36m.npy`."""
     steps: int = 50_000
     batch: int = 32
     """Clips of one optimiser step, over all workers."""

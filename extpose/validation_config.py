@@ -15,5 +15,3 @@ class ValidationConfig:
     body_male: Path | None = None
     """SMPL file of labels of male bodies; `body_model` is the neutral one."""
     body_female: Path | None = None
-    files: tuple[Path, ...] = ()
-    """Joint regressors that the protocol needs: `J_regressor_h36m.npy`, `SMPL_to_J19.pkl`."""

@@ -44,7 +44,7 @@ class HeldOut:
             body_model=config.body_model,
             body_male=config.held_out.body_male,
             body_female=config.held_out.body_female,
-            files=config.held_out.files,
+            files=config.files,
             skeleton=config.loader.skeleton,
         )
 

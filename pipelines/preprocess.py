@@ -55,7 +55,7 @@ from pipelines.plan import (
     settings_of,
     survey_units,
 )
-from pipelines.probing import read_probes, write_probes
+from pipelines.probing import read_probes, watched_scan, write_probes
 from pipelines.rows import quarantine
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
@@ -92,7 +92,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
-        videos = plan_videos(videos_found, config, settings, known, spec.identity_of)
+        with watched_scan() as scan:
+            videos = plan_videos(videos_found, config, settings, known, spec.identity_of, scan=scan)
         write_probes(config.out, known, videos_found)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)

@@ -7,6 +7,7 @@ handed in (`pipelines/held_out.py`).
 
 import csv
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,11 @@ class Validation:
         model = self._network()
         values = self.score(model, self.engine.workers)
         if self.engine.workers.rank == 0:
-            self._keep(step, model, values)
+            try:
+                self._keep(step, model, values)
+            except OSError as error:
+                # A full disk: the next one may find room.
+                logger.error("step %d: the validation is not kept: %s", step, error)
         self.engine.workers.barrier()
         return values
 
@@ -141,18 +146,25 @@ def metrics_line(values: Mapping[str, float]) -> str:
 def append_row(path: Path, values: Mapping[str, object]) -> None:
     """Add a line to a table; the first one makes the header, which stays.
 
-    A value without a column is told and left out; a column without a value gets `nan`.
+    A value without a column is told and left out; a column without a value gets `nan`. With OSError
+    it adds nothing.
     """
-    is_new = not path.exists()
-    with path.open("a+", newline="") as file:
-        file.seek(0)
-        names = list(values) if is_new else next(csv.reader(file))
-        if unknown := sorted(values.keys() - set(names)):
-            logger.warning("%s: has no column for %s", path, ", ".join(unknown))
-        writer = csv.DictWriter(file, fieldnames=names, restval="nan", extrasaction="ignore")
-        if is_new:
-            writer.writeheader()
-        writer.writerow({name: repr(value) for name, value in values.items()})
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a+", newline="") as file:
+            file.seek(0)
+            names = next(csv.reader(file)) if size else list(values)
+            if unknown := sorted(values.keys() - set(names)):
+                logger.warning("%s: has no column for %s", path, ", ".join(unknown))
+            writer = csv.DictWriter(file, fieldnames=names, restval="nan", extrasaction="ignore")
+            if not size:
+                writer.writeheader()
+            writer.writerow({name: repr(value) for name, value in values.items()})
+    except OSError:
+        # Not half a line: the next one would be added to it.
+        if path.exists():
+            os.truncate(path, size)
+        raise
 
 
 def _last_step(path: Path) -> int:
