@@ -23,7 +23,6 @@ SUMMED = (
     "clip_frames",
     "num_tracks",
     "written_tracks",
-    "empty_detections",
 )
 """Numbers of the manifest's `frame_counts` that are sums over markers."""
 SHARD_FIELDS = {"name": str, "clips": int, "frames": int, "sha256": str}
@@ -145,9 +144,10 @@ def _marker_faults(folder: Location, path: Location, manifest: dict[str, Any]) -
         return  # the shards went on a journey without their markers
     sums, counts = add_counts(outcomes), manifest["frame_counts"]
     sums["frames"] += counts["filtered"].get("duplicate", 0)
-    for name in SUMMED:
-        if sums[name] != counts.get(name):
-            yield f"{path}: frame_counts: {name} is {counts.get(name)}, the markers' {sums[name]}"
+    counts = {"empty_detections": 0} | counts  # older folders do not say
+    for name in (*SUMMED, "empty_detections"):
+        if sums[name] != counts[name]:
+            yield f"{path}: frame_counts: {name} is {counts[name]}, the markers' {sums[name]}"
     shards = {f"{o.name}.tar": o.sha256 for o in outcomes if o.sha256}
     listed = {shard["name"]: shard["sha256"] for shard in manifest["shards"]}
     for name in sorted({*shards, *listed}):

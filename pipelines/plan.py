@@ -22,7 +22,7 @@ from extpose.video_index import VideoIndex, scan
 from pipelines.committed import Survey, clear_for, survey
 from pipelines.detections import detection_settings
 from pipelines.ledger import Outcome, Unit, add_counts
-from pipelines.probing import Failed, Known, Probed, Scan, probe_videos
+from pipelines.probing import Failed, Known, Probed, Scan, probe_videos, readable
 from pipelines.track_report import link_units, sum_tracks
 
 PIPELINE_VERSION = 2
@@ -103,7 +103,7 @@ def _plan_video(
     identity_of: Callable[[Location], str] | None,
 ) -> PlannedVideo:
     if isinstance(found, Failed):
-        return PlannedVideo(path=str(path), quarantined=found.reason, message=found.message)
+        return PlannedVideo(path=readable(path), quarantined=found.reason, message=found.message)
     try:
         own = [identity_of(path)] if identity_of else []
     except VideoError as error:
@@ -201,8 +201,13 @@ def make_manifest(
     outcome_of: Callable[[Unit], Outcome],
     settings: dict[str, Any],
     split: str,
+    *,
+    others: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """What the folder holds and what became of every video. The same for the same input."""
+    """What the folder holds and what became of every video. The same for the same input.
+
+    `others` are the files beside the videos that were left out, by suffix.
+    """
     entries = [_video_entry(video, outcome_of) for video in videos]
     outcomes = [outcome_of(unit) for video in videos for unit in video.units]
     left_out = [video for video in videos if video.filtered]
@@ -226,6 +231,7 @@ def make_manifest(
             if o.sha256
         ],
         "video_counts": {"videos": len(videos), **counts},
+        "left_out_files": {"not_a_video_name": others or {}},
         "frame_counts": totals,
         "track_counts": sum_tracks(
             [track for outcome in outcomes for track in outcome.track_quality]

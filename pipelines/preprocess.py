@@ -59,7 +59,7 @@ from pipelines.plan import (
 from pipelines.probing import read_probes, watched_scan, write_probes
 from pipelines.rows import quarantine
 from pipelines.runtime import ray_session
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources, say_others
 from pipelines.stages.detect import Detect, DetectorSpec, add_detections, detect_unit
 from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
@@ -86,15 +86,15 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     if config.dry_run:
         raise ValueError("dry_run: `pipelines.dry_run.dry_run` makes the plan alone")
     config, spec, settings = decide(config, detector)
-    videos_found = find_videos(config.source.path)
-    if not videos_found:
-        raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
+    sources = find_sources(config.source.path, config.out)
     begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
         with watched_scan() as scan:
-            videos = plan_videos(videos_found, config, settings, known, spec.identity_of, scan=scan)
-        write_probes(config.out, known, videos_found)
+            videos = plan_videos(
+                sources.videos, config, settings, known, spec.identity_of, scan=scan
+            )
+        write_probes(config.out, known, sources.videos)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)
         clear_output(found, videos, config, settings)
@@ -116,7 +116,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
             timing = time_run(list(done.values()), clock, detectors=size.detectors)
             write_timing(config.out, timing)
             log.info("%s", timing_table(timing))
-        return _write_summary(videos, survey_units(units, config, settings).done, config, settings)
+        outcomes = survey_units(units, config, settings).done
+        return _write_summary(videos, outcomes, config, settings, sources.others)
 
 
 def decide(
@@ -229,21 +230,24 @@ def _write_summary(
     done: dict[str, Outcome],
     config: PreprocessConfig,
     settings: dict[str, Any],
+    others: dict[str, int],
 ) -> int:
-    """Manifest and quarantine list, from the markers alone."""
+    """Manifest and quarantine list, from the markers and the plan alone."""
 
     def outcome_of(unit: Unit) -> Outcome:
         if unit.name not in done:
             raise ExtPoseError(f"{config.out}: unit {unit.name} has no marker after the run")
         return done[unit.name]
 
-    manifest = make_manifest(videos, outcome_of, settings, config.split)
+    manifest = make_manifest(videos, outcome_of, settings, config.split, others=others)
     rows = quarantine_rows(videos, outcome_of)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(config.out / QUARANTINE, lines)
     write_text(config.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for row in rows:
         log.warning("quarantined: %s: %s: %s", row["path"], row["reason"], row["message"])
+    if others:
+        log.warning("left out, not videos by their names: %s", say_others(others))
     num_links = sum(len(video.get("continued_tracks", ())) for video in manifest["videos"])
     log.info("%s", say_tracks(manifest["track_counts"], num_links))
     return 3 if rows else 0

@@ -89,6 +89,10 @@ def _probe_one(
     path: Location, entry: dict[str, Any] | None, scan: Scan
 ) -> tuple[Probed | Failed, dict[str, Any] | None]:
     """What is there, and what to remember of it. Nothing that is wrong with a video is raised."""
+    if readable(path) != str(path):
+        # It could be in no row, marker or manifest.
+        message = f"{readable(path)}: bad_name (not UTF-8; give the file another name)"
+        return Failed(reason="bad_name", message=message), None
     try:
         seen = _stamp(path)
         if entry is not None and seen == {name: entry.get(name) for name in seen}:
@@ -165,6 +169,11 @@ def _scan_to_text(path: Location, beat: Beat) -> str | Exception:
         return error
     except Exception as error:
         return VideoError(path, type(error).__name__, str(error))
+
+
+def readable(path: Location) -> str:
+    """The path as text; bytes of it that are not UTF-8 as `\\xe9`."""
+    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _stamp(path: Location) -> dict[str, int]:
