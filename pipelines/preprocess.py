@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from extpose.asset_table import ASSETS
 from extpose.config import PreprocessConfig
+from extpose.detect.plugs import HAND_WEIGHTS
 from extpose.errors import ExtPoseError
 from pipelines.committed import remove
 from pipelines.detections import KeptDetect
@@ -70,7 +71,6 @@ from pipelines.watching import lost, watched_rows
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
 """Logical: Ray Data's own helpers need free CPUs next to the actors, or wait for ever."""
-HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
 
 
 def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -> int:
