@@ -8,17 +8,18 @@ sample, with the folder's settings, in this process and a temporary folder.
 
 import tarfile
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from extpose.config import PreprocessConfig, SourceConfig
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, absolute, hash_file, make_folder, make_location, open_stream
+from pipelines.arguments import DetectorFiles
 from pipelines.committed import MARKERS, settings_differences
 from pipelines.explain import find_clip, read_manifest, video_of
-from pipelines.ledger import read_outcome
+from pipelines.ledger import Unit, read_outcome
 from pipelines.plan import plan_videos
 from pipelines.preprocess import decide, make_unit
 from pipelines.stages.detect import DetectorSpec
@@ -42,8 +43,11 @@ def rebuild(
     *,
     source: Location | None = None,
     detector: DetectorSpec | None = None,
+    files: DetectorFiles | None = None,
 ) -> Rebuilt:
     """Make the clip `key` of the folder `data` again, from the manifest's video or from `source`.
+
+    `files`: the detector's, where it has some that the user brings.
 
     Raises ExtPoseError when it cannot be tried: no such clip, another content of the source, other
     versions or detector weights than those of the folder.
@@ -59,9 +63,8 @@ def rebuild(
     with tempfile.TemporaryDirectory(prefix="extpose-rebuild-") as folder:
         path = _named_source(video, source, Path(folder))
         config = restore_config(manifest["settings"], source=path, out=Path(folder) / "out")
-        config, spec, ours = decide(config, detector)
-        if found := settings_differences(manifest["settings"], ours):
-            raise ExtPoseError(f"{data}: made with other settings: {'; '.join(found)}")
+        config, spec, ours = decide(with_files(config, files), detector)
+        refuse_others(data, settings_differences(manifest["settings"], ours))
         made = _make_unit(shard.stem, config, spec, ours, path)
         old, new = read_members(shard, key), read_members(made, key)
     names = sorted({*old, *new})
@@ -111,6 +114,22 @@ def restore_config(
     return _build(PreprocessConfig, {**given, "source": default.source, "out": out})
 
 
+def with_files(config: PreprocessConfig, files: DetectorFiles | None) -> PreprocessConfig:
+    """The config with those files of the detector that are given."""
+    given = {name: path for name, path in vars(files or DetectorFiles()).items() if path}
+    return replace(config, detect=replace(config.detect, **given))
+
+
+def refuse_others(data: Location, differences: Sequence[str]) -> None:
+    """Raises ExtPoseError where there are differences, and says what may help."""
+    if not differences:
+        return
+    hint = ""
+    if any(difference.startswith("detector_identity") for difference in differences):
+        hint = "; --detect.weights and --detect.calibration name the detector's files"
+    raise ExtPoseError(f"{data}: made with other settings: {'; '.join(differences)}{hint}")
+
+
 def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     hints = get_type_hints(kind)
     built: dict[str, Any] = {}
@@ -126,6 +145,22 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**built)
 
 
+def find_unit(
+    name: str,
+    config: PreprocessConfig,
+    spec: DetectorSpec,
+    settings: dict[str, Any],
+    path: Location,
+) -> Unit:
+    """The unit of that name, planned again. Raises ExtPoseError."""
+    [video] = plan_videos([path], config, settings, identity_of=spec.identity_of)
+    unit = next((unit for unit in video.units if unit.name == name), None)
+    if unit is None:
+        why = video.message or f"its units are {[unit.name for unit in video.units]}"
+        raise ExtPoseError(f"{path}: has no unit {name} now: {why}")
+    return unit
+
+
 def _make_unit(
     name: str,
     config: PreprocessConfig,
@@ -134,10 +169,7 @@ def _make_unit(
     path: Location,
 ) -> Location:
     """The unit's shard, made again. Raises ExtPoseError."""
-    units = plan_videos([path], config, settings, identity_of=spec.identity_of)[0].units
-    unit = next((unit for unit in units if unit.name == name), None)
-    if unit is None:
-        raise ExtPoseError(f"{path}: no unit {name} among {[u.name for u in units]}")
+    unit = find_unit(name, config, spec, settings, path)
     make_folder(config.out / MARKERS)
     result = make_unit(unit, config, spec)
     if result["write_error"]:
