@@ -116,6 +116,9 @@ class PreprocessConfig:
     """Where more, as many are started as the cluster has room for; 0: always `num_detectors`."""
     gpus_per_detector: float = 0.0
     """A fraction lets several detectors share one GPU."""
+    num_hand_finders: int = 0
+    """Processes that look for hands (`--body mano`); 0: as many as detectors. Only those with
+    `--detect.hands wholebody` need a GPU, the detectors' share of one."""
     max_memory: float = 0.0
     """GiB for all processes on this machine together: fewer units are then under way at a time, and
     what cannot fit is refused before the start. 0: no limit."""

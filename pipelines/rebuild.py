@@ -17,9 +17,10 @@ from extpose.config import PreprocessConfig, SourceConfig
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, absolute, hash_file, make_folder, make_location, open_stream
 from pipelines.arguments import DetectorFiles
-from pipelines.committed import MARKERS, settings_differences
+from pipelines.committed import MARKERS, read_marker, settings_differences
+from pipelines.environment import differences_here
 from pipelines.explain import find_clip, read_manifest, video_of
-from pipelines.ledger import Unit, read_outcome
+from pipelines.ledger import Outcome, Unit, read_outcome
 from pipelines.plan import plan_videos
 from pipelines.preprocess import decide, make_unit
 from pipelines.stages.detect import DetectorSpec
@@ -35,6 +36,8 @@ class Rebuilt:
     """Of the sample."""
     differing: tuple[str, ...]
     """Members that are not the same, or are only on one side; none: the sample is the same."""
+    libraries: tuple[str, ...] = ()
+    """Versions that are not those that made the sample."""
 
 
 def rebuild(
@@ -68,7 +71,16 @@ def rebuild(
         made = _make_unit(shard.stem, config, spec, ours, path)
         old, new = read_members(shard, key), read_members(made, key)
     names = sorted({*old, *new})
-    return Rebuilt(members=len(old), differing=tuple(n for n in names if old.get(n) != new.get(n)))
+    return Rebuilt(
+        members=len(old),
+        differing=tuple(n for n in names if old.get(n) != new.get(n)),
+        libraries=_other_libraries(data, shard.stem),
+    )
+
+
+def _other_libraries(data: Location, unit: str) -> tuple[str, ...]:
+    marker = read_marker(data, unit, Outcome)
+    return differences_here(data, marker.environment) if marker else ()
 
 
 def read_members(shard: Location, key: str) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +22,10 @@ from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
 from pipelines.arguments import DetectorFiles
 from pipelines.committed import settings_differences
+from pipelines.detectors import evidence_name
 from pipelines.differences import compare
 from pipelines.ledger import MANIFEST, Outcome, Unit, open_output, read_outcome
-from pipelines.preprocess import decide, evidence_name
+from pipelines.preprocess import decide
 from pipelines.rebuild import find_unit, refuse_others, restore_config, with_files
 from pipelines.rows import Failure, unpack_arrays
 from pipelines.stages.detect import DetectorSpec, detect_unit
@@ -35,6 +37,8 @@ GOLDEN, SHARD, OUTCOME = "golden.json", "shard.tar", "outcome.json"
 Stage = Literal["detect", "track", "hands", "pack"]
 STAGES: tuple[Stage, ...] = ("detect", "track", "hands", "pack")
 GIVES: dict[Stage, str] = {"detect": "detections", "track": "tracks", "hands": "hands"}
+IDENTITIES = ("detector_identity", "hands_identity")
+"""Settings that say which networks are used."""
 Values = dict[str, Any]
 """What a stage gives, by name: arrays, bytes and plain values."""
 
@@ -101,7 +105,7 @@ def replay(
     golden, lines, is_equal = read_golden(folder), [], True
     golden = replace(golden, config=with_files(golden.config, files))
     _, spec, settings = decide(golden.config, spec)
-    now = settings["detector_identity"]
+    now = _identities(settings)
     if now != golden.detector and {"detect", "hands"} & set(stages):
         raise ExtPoseError(f"{folder}: made by {golden.detector}, this is {now}")
     known = stages_of(golden.config)
@@ -231,10 +235,14 @@ def _find_unit(
         raise ExtPoseError(f"{data}: no unit '{name}' in {MANIFEST} ({error!r})") from error
     config, spec, ours = decide(with_files(config, files), spec)
     # Other code is allowed here: that it gives the same is what replays are for.
-    now = {**settings, "detector_identity": ours["detector_identity"]}
+    now = {**settings, **{name: ours[name] for name in IDENTITIES if name in ours}}
     refuse_others(data, settings_differences(settings, now))
     unit = find_unit(name, config, spec, settings, Path(entry["path"]))
-    return unit, config, settings["detector_identity"], spec
+    return unit, config, _identities(settings), spec
+
+
+def _identities(settings: Mapping[str, Any]) -> str:
+    return " ".join(settings[name] for name in IDENTITIES if name in settings)
 
 
 def _read(path: Path) -> bytes:

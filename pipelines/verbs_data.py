@@ -194,6 +194,8 @@ def run_rebuild(args: list[str], verb: Verb) -> int:
     from pipelines.rebuild import rebuild
 
     made = rebuild(options.key, options.data, source=options.source, files=options.detect)
+    for library in made.libraries:
+        print(f"another library than then: {library}", file=sys.stderr)
     if made.differing:
         print(f"{options.key}: not the same: {', '.join(made.differing)}")
         return 1

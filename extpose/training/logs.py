@@ -16,12 +16,9 @@ Only rank 0 writes.
 import hashlib
 import json
 import logging
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -36,6 +33,7 @@ from extpose.config import TrainConfig
 from extpose.data.contents import hash_listed
 from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
 from extpose.model.kernels import describe_backend
+from extpose.provenance import ask_git, find_commit, library_versions
 from extpose.training.loop import StepRecord
 from extpose.training.page import write_page
 from extpose.training.plain import AUTOCAST
@@ -144,12 +142,7 @@ def config_hash(config: TrainConfig) -> str:
 
 def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
     """`config.json`, `data.json`, `versions.json`; in a git checkout the commit and `code.diff`."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found = library_versions(PACKAGES)
     found["attention"] = attention_backend(config)
     logger.info("attention: %s", found["attention"])
     peak = throughput.peak
@@ -159,7 +152,7 @@ def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
     (config.out / "versions.json").write_text(json.dumps(found, indent=1))
     data = {str(folder): hash_listed(folder) for folder in config.data}
     (config.out / "data.json").write_text(json.dumps(data, indent=1))
-    (config.out / "code.diff").write_text(_git("diff", "HEAD"))
+    (config.out / "code.diff").write_text(ask_git("diff", "HEAD"))
 
 
 def attention_backend(config: TrainConfig) -> str:
@@ -178,27 +171,6 @@ def code_version() -> str:
         return version("extpose")
     except PackageNotFoundError:
         return "unknown"
-
-
-def find_commit() -> str:
-    """Of the checkout that this code is in."""
-    return _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
-
-
-def _git(*command: str) -> str:
-    """What git says about this code; empty where there is no git or no checkout."""
-    try:
-        done = subprocess.run(
-            ["git", *command],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
 
 
 def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:

@@ -11,10 +11,9 @@ from extpose.config import DetectConfig, PreprocessConfig
 from extpose.data.shards import ShardIndex
 from extpose.detect.wrist_hands import FoundHands
 from extpose.errors import VideoError
-from pipelines.detectors import detector_spec
+from pipelines.detectors import detector_spec, evidence_name, hands_identity, on_gpu
 from pipelines.ledger import open_output
 from pipelines.plan import PlannedVideo, plan_videos, settings_of
-from pipelines.preprocess import evidence_name, hands_identity, on_gpu
 from pipelines.stages.detect import DetectorSpec
 from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
@@ -147,7 +146,8 @@ def test_clips_of_hands(video: Path, tmp_path: Path) -> None:
     assert (left["is_right"], left["reasons"]) == (False, {"unsure": 5})
     assert left["frames"] == left["written"] + 5
     assert right["written"] == right["frames"] == first["frames"]
-    assert first["filtered_tracks"] == {"unsure": 1}
+    assert (first["num_tracks"], first["filtered_tracks"]) == (1, {})
+    assert (first["num_hands"], first["filtered_hands"]) == (3, {"unsure": 1})
     assert first["frames"] == first["written"]
 
 
