@@ -123,7 +123,8 @@ class PreprocessConfig:
     """GiB for all processes on this machine together: fewer units are then under way at a time, and
     what cannot fit is refused before the start. 0: no limit."""
     frame_seconds: float = 120.0
-    """A detector that is silent for longer on one frame is killed and replaced."""
+    """A detector that is silent for longer on one frame, or on those that it takes at once, is
+    killed and replaced."""
     tries: int = 3
     """A unit whose processes die this often is quarantined."""
     stall_seconds: float = 3600.0

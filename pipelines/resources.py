@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import ray
 
 from extpose.config import PreprocessConfig
+from extpose.detect.plugs import PLUGS
 from extpose.errors import ExtPoseError
 from pipelines.ledger import Unit
 
@@ -77,7 +78,8 @@ def _fitting(units: list[Unit], config: PreprocessConfig) -> int:
             f"max_memory is {config.max_memory:g} GiB, this machine has {there:.1f} GiB"
         )
     frame = max((3 * unit.height * unit.width for unit in units), default=0)
-    each = PER_UNIT + FRAMES_HELD * frame / GIB
+    held = FRAMES_HELD + 2 * (PLUGS[config.detector].frames - 1)  # ahead, and in work
+    each = PER_UNIT + held * frame / GIB
     if config.body == "mano":
         each += PER_HANDS
     fit = int((config.max_memory - BASE - OBJECT_STORE) / each)
