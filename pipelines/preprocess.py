@@ -156,6 +156,7 @@ def build_graph(
     finish = functools.partial(
         pack, config=config, detector=evidence_name(config, spec), environment=environment
     )
+    _set_context(DataContext.get_current())  # a data set has a copy, made when it is
     with warnings.catch_warnings():
         # Ray tries a task for ever, and 2.60 has no other way to say how often.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -164,6 +165,15 @@ def build_graph(
             compute=TaskPoolStrategy(size=size.most_detectors),
             max_retries=config.tries - 1,
         )
+
+
+def _set_context(context: DataContext) -> None:
+    context.enable_progress_bars = False
+    # A block is a unit: one whose workers die again and again is dropped, and the others go on.
+    context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = -1  # `watched_rows` sees more, and names the units
+    # An actor has one task in flight, so a pool is never busier than this: it would not grow.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
 
 
 def _tracked(
@@ -207,11 +217,6 @@ def _actors(least: int, most: int, config: PreprocessConfig, *, num_gpus: float)
 
 
 def _run(line: Dataset, units: list[Unit], config: PreprocessConfig) -> None:
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    # A block is a unit: one whose workers die again and again is dropped, and the others go on.
-    context.max_errored_blocks = -1
-    context.execution_no_progress_timeout_s = -1  # `watched_rows` sees more, and names the units
     total = sum(unit.num_frames for unit in units)
     try:
         with tqdm(total=total, desc="preprocess", unit="frame") as bar:

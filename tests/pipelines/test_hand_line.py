@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.data import DataContext
 
 from extpose.config import PreprocessConfig
 from extpose.data.shards import ShardIndex
@@ -148,13 +149,13 @@ def test_hands_on_ray(tmp_path: Path, ray_local: None, asset: Callable[[str], Pa
     asset("palm-detection")
     asset("hand-landmarks")
     video = write_people(tmp_path / "walk.mp4", 40)
-    config = config_of(
-        video, tmp_path / "data", body="mano", max_detectors=2, gpus_per_detector=0.0
-    )
+    config = config_of(video, tmp_path / "data", body="mano", max_detectors=2)
     assert preprocess(config, detector=box_detector()) == 0
     manifest = json.loads((tmp_path / "data/manifest.json").read_text())
     counts = manifest["frame_counts"]
     assert (counts["num_tracks"], counts["written_tracks"]) == (2, 2)
     assert counts["num_hands"] == sum(counts["filtered_hands"].values()) == 4
+    threshold = DataContext.get_current().autoscaling_config.actor_pool_util_upscaling_threshold
+    assert threshold <= 1.0, "with one task an actor in flight, Ray would never start a second one"
     timing = json.loads((tmp_path / "data/timing.json").read_text())
     assert timing["stages"]["hands"] > 0
