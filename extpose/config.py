@@ -117,14 +117,11 @@ class PreprocessConfig:
     gpus_per_detector: float = 0.0
     """A fraction lets several detectors share one GPU."""
     num_hand_finders: int = 0
-    """Processes that look for hands (`--body mano`); 0: as many as detectors. Only those with
-    `--detect.hands wholebody` need a GPU, the detectors' share of one."""
+    """Processes that look for hands (`--body mano`); 0: as many as detectors."""
     max_memory: float = 0.0
-    """GiB for all processes on this machine together: fewer units are then under way at a time, and
-    what cannot fit is refused before the start. 0: no limit."""
+    """GiB for all processes on this machine: fewer units are under way; 0: no limit."""
     frame_seconds: float = 120.0
-    """A detector that is silent for longer on one frame, or on those that it takes at once, is
-    killed and replaced."""
+    """A detector silent for longer, on the frames of one call, is killed and replaced."""
     tries: int = 3
     """A unit whose processes die this often is quarantined."""
     stall_seconds: float = 3600.0
@@ -138,8 +135,7 @@ class PreprocessConfig:
     rehash: bool = False
     """Read every video, also those whose size and time of change are the known ones."""
     keep_detections: bool = True
-    """Keep what the detector found (`detections/`, a hundredth of the shards' bytes): other crops,
-    drawings or tracking then need no second detection."""
+    """In `detections/`: other crops, drawings, tracking or hands then need no second detection."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)

@@ -6,7 +6,7 @@
 All that is said is read from the folder: shard, manifest, and the markers of its units.
 """
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from extpose.storage import Location, find_file, hash_file, list_files, make_loc
 from pipelines.committed import MANIFEST, flat_settings, read_json, read_marker
 from pipelines.environment import VERSIONS, differences_here, read_environments, say_differences
 from pipelines.ledger import Outcome
+from pipelines.source_files import read_files, shorten
 
 
 def explain(target: str, data: Location) -> str:
@@ -154,6 +155,11 @@ def _clip_facts(
         "person": f"track {meta.track_id}, {meta.body}"
         + ("" if meta.is_right is None else f", {'right' if meta.is_right else 'left'} hand"),
     }
+    if (made_of := read_files(data, shard.stem)) is not None:
+        changed = made_of.changed(Path(made_of.root))
+        facts["source files"] = f"{len(made_of.files)} below {made_of.root}, " + (
+            f"now others: {shorten(changed)}" if changed else "still the same"
+        )
     facts |= _box_facts(clip)
     facts["detector"] = (
         f"{meta.detector}; {settings.get('detector_identity', settings.get('source', ''))}"

@@ -26,7 +26,7 @@ from pathlib import Path
 from extpose import storage
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, S3Path
-from pipelines.committed import DETECTIONS, MARKERS, WriteError, remove, write_text
+from pipelines.committed import DETECTIONS, MARKERS, SOURCES, WriteError, remove, write_text
 
 LEASES = "leases"
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def open_output(out: Location, beat: Beat | None = None) -> Iterator[None]:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    folders = (out, out / MARKERS, out / DETECTIONS)
+    folders = (out, out / MARKERS, out / DETECTIONS, out / SOURCES)
     try:
         storage.make_folder(out / MARKERS)
         lock = (out / ".lock").open("w")
