@@ -42,18 +42,19 @@ from pipelines.committed import (
     write_marker,
     write_text,
 )
-from pipelines.cutting import ClipCutter, short_name
+from pipelines.cutting import ClipCutter, find_people, short_name
 from pipelines.locking import open_output
 from pipelines.records import (
     Damaged,
     Filtered,
+    Picture,
     Record,
     Source,
     SourceError,
     check_record,
 )
 from pipelines.runtime import ray_session
-from pipelines.source_files import noting_files, read_files, shorten, write_files
+from pipelines.source_files import note_file, noting_files, read_files, shorten, write_files
 
 log = logging.getLogger(__name__)
 INGEST_VERSION = 1
@@ -135,6 +136,11 @@ def plan_units(config: IngestConfig, source: Source) -> list[str]:
         raise ExtPoseError(
             f"clip_frames is {config.clip_frames}, allowed 1 to {MAX_CLIP_FRAMES} (the schema's)"
         )
+    if source.needs_detector and (config.evidence, config.boxes) != ("source", "source"):
+        raise ExtPoseError(
+            f"{source.name}: --evidence {config.evidence} --boxes {config.boxes}: there are no "
+            "labels; the detector gives both"
+        )
     if not config.root.is_dir():
         raise SourceError(f"{config.root}: no such folder; {source.name} needs\n{source.layout}")
     known = source.list_units(config.root, config.split)
@@ -152,7 +158,7 @@ def settings_of(config: IngestConfig, source: Source) -> dict[str, Any]:
         del settings[name]
     for name in FILE_SETTINGS:
         del settings["detect"][name]  # their content decides
-    if "detector" in (config.evidence, config.boxes):
+    if source.needs_detector or "detector" in (config.evidence, config.boxes):
         settings["detector"] += f" {detector_identity(config.detector, config.detect)}"
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "ingest": INGEST_VERSION}
     return {"versions": versions, "source": source.name, **settings}
@@ -261,6 +267,8 @@ class Ingestion:
                 elif isinstance(item, Damaged):
                     error = {"name": item.name, "frames": item.num_frames}
                     errors.append(error | {"message": item.message})
+                elif isinstance(item, Picture):
+                    yield from self._find_people(item, filtered, dropped, errors)
                 else:
                     yield item
         except Exception as raised:
@@ -268,6 +276,27 @@ class Ingestion:
             # it. How many frames it would have had is not known.
             errors.append({"name": unit, "frames": 0, "message": _describe(raised)})
             log.debug("%s", unit, exc_info=True)
+
+    def _find_people(
+        self,
+        picture: Picture,
+        filtered: Counter[str],
+        dropped: list[str],
+        errors: list[dict[str, Any]],
+    ) -> Iterator[Record]:
+        """The people of a picture without labels. Nobody there: it is filtered."""
+        note_file(picture.path)
+        try:
+            found = find_people(picture, self.cutter.open_detector("smpl"), self.config)
+        except SourceError as error:
+            errors.append({"name": picture.name, "frames": 1, "message": str(error)})
+            return
+        for item in found:
+            if isinstance(item, Filtered):
+                filtered[item.reason] += item.num_frames
+                dropped.append(item.name)
+            else:
+                yield item
 
     def _add(self, writer: ShardWriter, record: Record) -> tuple[int, str]:
         """Frames that were written, and the error that ended it."""

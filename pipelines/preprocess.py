@@ -94,7 +94,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     config, spec, settings = decide(config, detector)
     videos_found = find_videos(config.source.path)
     if not videos_found:
-        raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
+        places = ", ".join(map(str, config.source.path))
+        raise ExtPoseError(f"{places}: no videos; for pictures: `extpose ingest pictures`")
     begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
