@@ -82,7 +82,7 @@ class ClipCutter:
             crop=self.config.crop,
             skeleton=self.config.skeleton,
             intrinsics=record.intrinsics,
-            targets=record.targets,
+            targets=record.targets if record.is_labelled else None,
         )
 
     def _evidence_name(self, record: Record) -> str:
@@ -154,6 +154,7 @@ def find_people(
                 intrinsics=None,
                 body="smpl",
                 evidence=detector_name(config.detector, config.detect),
+                is_labelled=False,
             )
         )
     return found or [Filtered(name=picture.name, num_frames=1, reason="no_people")]

@@ -61,6 +61,8 @@ class Record:
     gender: Gender = "neutral"
     evidence: str = "annotated"
     """What made the track's keypoints: `annotated`, `openpose`, ..., `none`."""
+    is_labelled: bool = True
+    """False: the targets are empty, and its clips have none."""
     notes: tuple[str, ...] = ()
     """Labels that the source set aside, each in a word or two: they are counted."""
 
