@@ -6,13 +6,15 @@ short names of environments to their versions; a unit's marker says which one ma
 
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import av
 
-from extpose.provenance import ask_git, find_commit, library_versions
 from extpose.storage import Location
+from extpose.training.source_code import find_commit, find_edits
 from pipelines.committed import read_json, settings_differences, write_text
 
 VERSIONS = "versions.json"
@@ -23,11 +25,18 @@ LIBRARIES = (
 
 
 def find_environment() -> dict[str, str]:
-    """What is at work here."""
+    """What is at work here: versions by name, the commit and a hash of local edits."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
     parts = sorted(av.library_versions.items())
-    ffmpeg = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in parts)
-    edited = " with local edits" if ask_git("status", "--porcelain", "-uno") else ""
-    return library_versions(LIBRARIES) | {"ffmpeg": ffmpeg, "commit": find_commit() + edited}
+    found["ffmpeg"] = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in parts)
+    edits = find_edits()
+    found["edits"] = hashlib.sha256(edits.encode()).hexdigest()[:12] if edits else "none"
+    return found | {"commit": find_commit()}
 
 
 def note_environment(out: Location) -> str:

@@ -26,8 +26,8 @@ from extpose.errors import ExtPoseError
 from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.model.weights import packaged_checkpoint
 from extpose.predictions import PredictionError, save_predictions
-from extpose.provenance import find_commit
 from extpose.storage import Location, hash_file
+from extpose.training.source_code import find_commit
 from pipelines.benchmark import benchmark_table, open_benchmark
 from pipelines.ledger import WriteError
 from pipelines.results_page import write_results

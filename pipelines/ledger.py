@@ -43,6 +43,8 @@ class Unit:
     """SHA-256 of everything that decides the shard's bytes."""
     detection_identity: str = ""
     """SHA-256 of everything that decides what the detector finds."""
+    index: str = ""
+    """`VideoIndex.to_text` of its frames; empty: whoever reads them reads the whole file first."""
 
     @property
     def num_frames(self) -> int:
@@ -72,6 +74,8 @@ class Outcome(Committed):
     written_hands: int = 0
     filtered_hands: dict[str, int] = field(default_factory=dict)
     """Stretches without a hand, or with one that was not kept, by reason."""
+    empty_detections: int = 0
+    """Without an area inside the picture, so in no track."""
     track_quality: list[dict[str, Any]] = field(default_factory=list)
     """Of each kept person: frames, quality, first and last box (`pipelines/track_report.py`)."""
     hands: list[dict[str, Any]] = field(default_factory=list)
@@ -138,6 +142,7 @@ def add_counts(outcomes: list[Outcome]) -> dict[str, Any]:
         "num_tracks": sum(o.num_tracks for o in outcomes),
         "written_tracks": sum(o.written_tracks for o in outcomes),
         "filtered_tracks": _add_reasons(o.filtered_tracks for o in outcomes),
+        "empty_detections": sum(o.empty_detections for o in outcomes),
     }
     if hands := sum(o.num_hands for o in outcomes):
         sums["num_hands"] = hands

@@ -56,7 +56,7 @@ from pipelines.plan import (
     survey_units,
 )
 from pipelines.preprocess_page import write_page
-from pipelines.probing import read_probes, write_probes
+from pipelines.probing import read_probes, watched_scan, write_probes
 from pipelines.resources import (
     CPUS_PER_ACTOR,
     WorkSize,
@@ -99,7 +99,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
-        videos = plan_videos(videos_found, config, settings, known, spec.identity_of)
+        with watched_scan() as scan:
+            videos = plan_videos(videos_found, config, settings, known, spec.identity_of, scan=scan)
         write_probes(config.out, known, videos_found)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)

@@ -15,9 +15,7 @@ from extpose.config import DetectConfig, DetectorName
 from extpose.detect.hand_tracks import track_hands
 from extpose.detect.plugs import build_detector
 from extpose.detect.wrist_hands import HandFinder, WristHands, open_hand_finder
-from extpose.storage import make_location
-from extpose.video import read_frames
-from pipelines.rows import Failure, fail, fail_with, pack_arrays, unpack_arrays
+from pipelines.rows import Failure, fail, fail_with, pack_arrays, read_unit, unpack_arrays
 from pipelines.track_rows import bundle_tracks, unbundle_filtered, unbundle_tracks
 from pipelines.watched import Beat, Watched, WorkDied
 
@@ -48,7 +46,8 @@ class FindHands:
             frames = _read(row, beat) if people else []
             found = track_hands(frames, people, self._finder, self._config)
             filtered = [*dropped, *found.filtered]
-            bundle = bundle_tracks(found.tracks, filtered, int(arrays["num_frames"]))
+            counts = {name: int(arrays[name]) for name in ("num_frames", "num_empty")}
+            bundle = bundle_tracks(found.tracks, filtered, **counts)
             bundle["hands"] = np.array(json.dumps([count.as_row() for count in found.counts]))
             bundle["people"] = np.array([len(people), len(dropped)])
             bundle["entries"] = arrays["entries"]
@@ -89,7 +88,8 @@ class WatchedHands:
 
 def _read(row: dict[str, Any], beat: Beat) -> Iterator[tuple[int, np.ndarray]]:
     beat(f"frame {row['start']}: decoder")
-    for frame in read_frames(make_location(row["path"]), row["start"], row["stop"]):
+    # While it skips, nothing else beats.
+    for frame in read_unit(row, on_skip=lambda index: beat(f"frame {index}: decoder")):
         beat(f"frame {frame.index}: hands")
         yield frame.index, frame.rgb
         beat(f"frame {frame.index + 1}: decoder")
