@@ -313,7 +313,8 @@ class EvaluateConfig:
     data: Location = Path()
     """Folder of labelled shards, or ..."""
     benchmark: str | None = None
-    """... `pose2sim`: real footage of one man in four views, fetched and cut at the first use."""
+    """... `pose2sim`: real footage of one man in four views, fetched at the first use, in boxes of
+    the reference's joints; `pose2sim-detected`: in those that a detector finds."""
     checkpoint: Path | None = None
     """The network to run; none: the packaged one of the free body, or hand. Or ..."""
     predictions: Path | None = None

@@ -113,12 +113,12 @@ class MultiviewArgs:
     """`extpose multiview`."""
 
     video: tyro.conf.Positional[tuple[Path, ...]]
-    """One a camera: named like the cameras, or in their order."""
+    """One a camera: all named like the cameras, or none and in their order."""
     calibration: Path
     """Cameras: Pose2Sim's TOML, or JSON (docs/multiview.md)."""
     out: Path = Path("runs/multiview")
     offset: tuple[int, ...] = ()
-    """For each video the frame at which all of them start; none: the first."""
+    """For each video, as they are given, the frame at which all of them start; none: the first."""
     num_frames: int = 0
     """0: all that the videos have in common."""
     refine: bool = True

@@ -6,11 +6,15 @@ from pathlib import PurePath
 
 from extpose.asset_table import ASSETS
 from extpose.config import DetectConfig, DetectorName, PreprocessConfig
-from extpose.detect.plugs import build_detector, detector_identity, detector_name, hash_files
+from extpose.detect.plugs import (
+    HAND_WEIGHTS,
+    build_detector,
+    detector_identity,
+    detector_name,
+    hash_files,
+)
 from extpose.detect.precomputed import keypoints_path
 from pipelines.stages.detect import DetectorSpec
-
-HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
 
 
 def detector_spec(name: DetectorName, config: DetectConfig) -> DetectorSpec:

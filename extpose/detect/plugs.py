@@ -37,6 +37,8 @@ FILE_SETTINGS = ("weights", "keypoints", "calibration")
 """Of `DetectConfig`: what decides is the files' content (`detector_identity`), not their place."""
 FRAMES = 8
 """Of one forward pass, where a network can take the people of several: that fills a GPU."""
+HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
+"""Assets of the hand detector."""
 FindPeople = Callable[[UInt8[np.ndarray, "h w 3"]], Detections]
 
 
@@ -126,6 +128,12 @@ def detector_identity(name: DetectorName, config: DetectConfig) -> str:
     if config.calibration is not None:
         load_calibration(config.calibration, plug.name)
         parts.append(hash_files(calibration_path(config.calibration)))
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def hand_detector_identity() -> str:
+    """Hash of the hand detector's weights; opens no network."""
+    parts = [(m.path, m.sha256) for name in HAND_WEIGHTS for m in ASSETS[name].members]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
