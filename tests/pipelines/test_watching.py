@@ -1,7 +1,9 @@
 """A run that is watched: metrics on held-out clips, the best weights, the report, trackers."""
 
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from safetensors.torch import load_file
 from extpose.config import EvaluateConfig, TrainConfig, ValidationConfig
 from extpose.data.shards import write_shard
 from extpose.errors import ExtPoseError, TrainingError
+from extpose.model.weights import load_model
 from extpose.training.page import read_table, thin
 from extpose.training.validation import Best, append_row, drop_rows_after
+from extpose.training.workers import Workers
 from pipelines.evaluate import evaluate
+from pipelines.held_out import HeldOut, open_held_out
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, read_log, write_data
 from tests.plain_clips import synthetic_clip
@@ -192,6 +197,51 @@ def test_a_finished_run_is_not_validated_again(watched: TrainConfig) -> None:
     before = (watched.out / "validation.csv").read_text()
     train(watched)
     assert (watched.out / "validation.csv").read_text() == before
+
+
+class _Threads(Workers):
+    """Workers that are threads of this process."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier, box: dict[int, object]) -> None:
+        super().__init__(torch.device("cpu"))
+        self.rank, self.size, self.barrier_, self.box = rank, 2, barrier, box
+
+    def gather(self, value: object) -> list[object]:
+        self.barrier_.wait(60)
+        self.box[self.rank] = value
+        self.barrier_.wait(60)
+        return [self.box[0], self.box[1]]
+
+    def from_first(self, value: object) -> object:
+        return self.gather(value)[0]
+
+
+def test_two_workers_find_what_one_finds(watched: TrainConfig) -> None:
+    """And an error on one of them is told on both."""
+    model = load_model(watched.out / "model.safetensors").eval()
+    barrier, box = threading.Barrier(2), dict[int, object]()
+    workers = [_Threads(rank, barrier, box) for rank in range(2)]
+    parts = [open_held_out(watched) for _ in workers]
+
+    def score(one: Workers) -> object:
+        held_out = parts[one.rank]
+        assert held_out is not None
+        try:
+            return held_out(model, one)
+        except TrainingError as error:
+            return str(error)
+
+    alone = read_table(watched.out / "validation.csv")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(HeldOut.open, parts, workers))
+        for found in pool.map(score, workers):
+            assert found == pytest.approx({n: v[-1] for n, v in alone.items() if n != "step"})
+        assert parts[1] is not None
+        parts[1].settings = replace(parts[1].settings, body_model=Path("nowhere.pkl"))
+        first, second = pool.map(score, workers)
+    assert first == second
+    assert "validation failed: " in str(first)
+    assert "nowhere.pkl" in str(first)
 
 
 def test_tables_keep_their_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
