@@ -16,7 +16,7 @@ from extpose.data.clip import encode_jpeg
 from extpose.synth.photographs import load_photographs
 from extpose.synth.render import build_scene, film, open_studio
 
-CELL, COLUMNS = 112, 16
+CELL, COLUMNS = 160, 16
 
 
 def draw(body: Literal["body", "hand"], count: int) -> list[np.ndarray]:

@@ -8,15 +8,16 @@ A pixel (x, y) sees the ray d = K^-1 (x, y, 1). Where the ray meets the plane of
 corners v0, v1, v2 at depth z, its barycentric weights are l_i = z * d.(v_j x v_k) / det(v0 v1 v2)
 and sum to one: both the weights and 1/z are linear in the pixel (Olano and Greer, "Triangle scan
 conversion using 2D homogeneous coordinates", 1997). So colours and normals are interpolated in
-perspective, and a triangle that reaches behind the camera needs no clipping. Adjacent triangles
-evaluate their common edge to exactly opposite numbers: no cracks.
+perspective, and a triangle that reaches behind the camera needs no clipping. A triangle that does
+not has the same edges, up to a factor, from its corners in the picture, which is cheaper. Adjacent
+triangles evaluate their common edge to exactly opposite numbers: no cracks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
 from typing import NamedTuple, no_type_check
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Integer, UInt8
 
@@ -24,6 +25,11 @@ from extpose.compiled import compiled
 
 NEAR = 1e-2
 """Nothing nearer than this is drawn, metres."""
+THINNEST = 1e-6
+"""Twice the area in square pixels of a triangle that is drawn."""
+SLACK = 1e-9
+"""By which a triangle reaches over its edges, square pixels: a seam whose two sides differ in the
+last digit is no crack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +74,9 @@ def render_mesh(
     Raises:
         ValueError: a vertex is not finite, or a face names a vertex that is not there.
     """
-    if not np.isfinite(vertices_cam).all():
-        raise ValueError("vertices_cam: some coordinates are not finite")
-    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices_cam):
-        raise ValueError(f"faces: {faces.min()} to {faces.max()}, {len(vertices_cam)} vertices")
+    vertices = np.ascontiguousarray(vertices_cam, np.float64)
+    faces = _check_faces(faces, len(vertices))
+    colors = np.ascontiguousarray(colors, np.float64)
     height, width = image.shape[:2]
     rendering = Rendering(
         image.copy(),
@@ -79,15 +84,13 @@ def render_mesh(
         np.full((height, width), np.inf, np.float32),
     )
     K = K.astype(np.float64)
-    vertices = np.ascontiguousarray(vertices_cam, np.float64)
-    x0, y0, x1, y1 = _window(vertices, K, height, width)
+    points, (x0, y0, x1, y1) = _window(vertices, K, height, width)
     if x0 < x1 and y0 < y1:
         window = (slice(y0, y1), slice(x0, x1))
+        _to_grid(points, x0, y0, supersample)
         drawn = _render_window(
-            vertices,
-            np.ascontiguousarray(faces, np.int64),
-            np.ascontiguousarray(colors, np.float64),
-            K=_window_camera(K, (x0, y0), supersample),
+            (points, vertices, faces, _window_camera(K, (x0, y0), supersample)),
+            colors,
             background=image[window],
             light=light or Light(),
             supersample=supersample,
@@ -98,46 +101,93 @@ def render_mesh(
     return rendering
 
 
+def render_moments(
+    moments: Sequence[tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "3 3"]]],
+    faces: Integer[np.ndarray, "f 3"],
+    colors: Float[np.ndarray, "v 3"],
+    image: UInt8[np.ndarray, "h w 3"],
+) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """The mean of several pictures (vertices in the camera, K) and the depth of the middle one.
+
+    Colours are drawn as they are; faces that are seen from behind are left out. Raises ValueError
+    as `render_mesh` does.
+    """
+    colors = np.ascontiguousarray(colors, np.float64)
+    height, width = image.shape[:2]
+    whole, depth = image.copy(), np.full((height, width), np.inf, np.float32)
+    drawn = [(np.ascontiguousarray(v, np.float64), K.astype(np.float64)) for v, K in moments]
+    faces = _check_faces(faces, min(len(vertices) for vertices, _ in drawn))
+    projected = [_window(*moment, height, width) for moment in drawn]
+    windows = np.array([window for _, window in projected])
+    (x0, y0), (x1, y1) = windows[:, :2].min(0).tolist(), windows[:, 2:].max(0).tolist()
+    if x0 >= x1 or y0 >= y1:
+        return whole, depth
+    window = (slice(y0, y1), slice(x0, x1))
+    background = np.ascontiguousarray(image[window])
+    total = np.zeros(background.shape, np.float32)
+    inverse_depth = np.empty(background.shape[:2], np.float64)
+    face_id = np.empty(background.shape[:2], np.int32)
+    weights = np.empty((*background.shape[:2], 2), np.float32)
+    for index, ((vertices, K), (points, _)) in enumerate(zip(drawn, projected, strict=True)):
+        _to_grid(points, x0, y0, 1)
+        inverse_depth[:], face_id[:] = 0.0, -1
+        geometry = (points, vertices, faces, _window_camera(K, (x0, y0), 1))
+        _rasterize(*geometry, True, inverse_depth, face_id, weights)
+        _add_picture(faces, colors, face_id, weights, background, total)
+        if index == len(drawn) // 2:
+            depth[window] = _to_depth(inverse_depth)
+    _write_mean(total, len(drawn), whole[window])
+    return whole, depth
+
+
 def vertex_normals(
     vertices: Float[np.ndarray, "v 3"], faces: Integer[np.ndarray, "f 3"]
 ) -> Float[np.ndarray, "v 3"]:
     """Unit normals, averaged over the faces at a vertex by area; zero where there is no face."""
     return _vertex_normals(
-        np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
+        np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.uint32)
     )
 
 
-def _window(vertices: np.ndarray, K: np.ndarray, height: int, width: int) -> tuple[int, ...]:
-    """Pixels (x0, y0, x1, y1) that the mesh can touch; all where it reaches behind the camera."""
+def _check_faces(faces: np.ndarray, num_vertices: int) -> np.ndarray:
+    """Unsigned, which compiled code need not test for negative ones."""
+    is_low = faces.dtype.kind != "u" and len(faces) > 0 and faces.min() < 0
+    if is_low or (len(faces) and faces.max() >= num_vertices):
+        raise ValueError(f"faces: {faces.min()} to {faces.max()}, {num_vertices} vertices")
+    return np.ascontiguousarray(faces, np.uint32)
+
+
+def _window(
+    vertices: np.ndarray, K: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Points of `_project`, and the pixels (x0, y0, x1, y1) that the mesh can touch: all where it
+    reaches behind the camera.
+    """
+    points, low_x, low_y, high_x, high_y, is_finite, reaches_behind = _project(vertices, K)
+    if not is_finite:
+        raise ValueError("vertices_cam: some coordinates are not finite")
     if len(vertices) == 0:
-        return 0, 0, 0, 0
-    if vertices[:, 2].min() <= NEAR:
-        return 0, 0, width, height
-    x, y = vertices[:, 0] / vertices[:, 2], vertices[:, 1] / vertices[:, 2]
-    uv = [row[0] * x + row[1] * y + row[2] for row in K[:2]]  # by column: minima of rows are slow
-    low = [floor(float(column.min())) - 1 for column in uv]
-    high = [ceil(float(column.max())) + 2 for column in uv]
-    limit = (width, height)
-    x0, y0 = (int(np.clip(low[i], 0, limit[i])) for i in range(2))
-    x1, y1 = (int(np.clip(high[i], 0, limit[i])) for i in range(2))
-    return x0, y0, x1, y1
+        return points, (0, 0, 0, 0)
+    if reaches_behind:
+        return points, (0, 0, width, height)
+    x0, x1 = (min(max(x, 0), width) for x in (floor(low_x) - 1, ceil(high_x) + 2))
+    y0, y1 = (min(max(y, 0), height) for y in (floor(low_y) - 1, ceil(high_y) + 2))
+    return points, (x0, y0, x1, y1)
 
 
 def _window_camera(K: np.ndarray, corner: tuple[int, int], supersample: int) -> np.ndarray:
-    """Camera of the finer grid: sample s * x + (s - 1) / 2 is the centre of pixel x."""
+    """Inverse camera of the finer grid: sample s * x + (s - 1) / 2 is the centre of pixel x."""
     s, offset = supersample, (supersample - 1) / 2
-    to_grid = np.array(
-        [[s, 0, offset - s * corner[0]], [0, s, offset - s * corner[1]], [0, 0, 1]], np.float64
+    from_grid = np.array(
+        [[1 / s, 0, corner[0] - offset / s], [0, 1 / s, corner[1] - offset / s], [0, 0, 1.0]]
     )
-    return to_grid @ K
+    return _invert(K) @ from_grid
 
 
 def _render_window(
-    vertices: np.ndarray,
-    faces: np.ndarray,
+    geometry: tuple[np.ndarray, ...],
     colors: np.ndarray,
     *,
-    K: np.ndarray,
     background: np.ndarray,
     light: Light,
     supersample: int,
@@ -147,78 +197,138 @@ def _render_window(
     size = (height * supersample, width * supersample)
     inverse_depth = np.zeros(size, np.float64)
     face_id = np.full(size, -1, np.int32)
-    weights = np.zeros((*size, 3), np.float32)
-    _rasterize(vertices, faces, K, np.linalg.inv(K), cull, inverse_depth, face_id, weights)
-    image = np.ascontiguousarray(background)
-    if supersample > 1:
-        fine = cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST)
-        image = np.asarray(fine, np.uint8)
-    else:
-        image = image.copy()
+    weights = np.empty((*size, 2), np.float32)
+    _, vertices, faces, _ = geometry
+    _rasterize(*geometry, cull, inverse_depth, face_id, weights)
+    image = np.empty((height, width, 3), np.uint8)
+    background = np.ascontiguousarray(background)
     if light.diffuse == 0:
-        _paint(faces, colors * light.ambient, face_id, weights, image)
+        lit = colors * light.ambient
+        _paint(faces, lit, face_id, weights, background, supersample, image)
     else:
         direction = np.asarray(light.direction, np.float64)
         direction /= max(float(np.linalg.norm(direction)), 1e-12)
         _shade(
             *(vertices, faces, _vertex_normals(vertices, faces), colors, face_id, weights),
-            *(direction, light.ambient, light.diffuse, image),
+            *(direction, light.ambient, light.diffuse, background, supersample, image),
         )
-    if supersample > 1:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     nearest = slice(supersample // 2, None, supersample)
-    inverse_depth = inverse_depth[nearest, nearest]
-    depth = np.full((height, width), np.inf, np.float32)
-    np.divide(1.0, inverse_depth, out=depth, where=inverse_depth > 0, casting="same_kind")
+    depth = _to_depth(inverse_depth[nearest, nearest])
     return Rendering(image, face_id[nearest, nearest], depth)
+
+
+def _to_depth(inverse_depth: np.ndarray) -> np.ndarray:
+    depth = np.full(inverse_depth.shape, np.inf, np.float32)
+    np.divide(1.0, inverse_depth, out=depth, where=inverse_depth > 0, casting="same_kind")
+    return depth
 
 
 @compiled
 @no_type_check
-def _rasterize(vertices, faces, K, K_inverse, cull, inverse_depth, face_id, weights):
-    """Fill the z-buffer, the visible face and its perspective-correct weights."""
+def _invert(K):
+    """Of an upper triangular matrix."""
+    out = np.zeros((3, 3))
+    for i in range(3):
+        out[i, i] = 1.0 / K[i, i]
+    out[0, 1] = -K[0, 1] * out[0, 0] * out[1, 1]
+    out[1, 2] = -K[1, 2] * out[1, 1] * out[2, 2]
+    out[0, 2] = -(K[0, 1] * out[1, 2] + K[0, 2] * out[2, 2]) * out[0, 0]
+    return out
+
+
+@compiled
+@no_type_check
+def _to_grid(points, x0, y0, supersample):
+    """Move `_project`'s points to the samples of a window, in place."""
+    offset = (supersample - 1) / 2
+    for i in range(len(points)):
+        points[i, 0] = supersample * (points[i, 0] - x0) + offset
+        points[i, 1] = supersample * (points[i, 1] - y0) + offset
+
+
+@compiled
+@no_type_check
+def _rasterize(points, vertices, faces, K_inverse, cull, inverse_depth, face_id, weights):
+    """Fill the z-buffer, the visible face, and the perspective-correct weights of two corners.
+
+    Edge functions are positive inside; their sum with factors is 1 / z.
+    """
     height, width = inverse_depth.shape
-    uv = _project(vertices, K)
     edge = np.empty((3, 3))
     for face in range(faces.shape[0]):
-        if cull and _determinant(vertices, faces, face) >= 0.0:
-            continue
-        x0, y0, x1, y1 = _bounds(uv, faces, face, width, height)
-        if x1 < x0 or y1 < y0:
-            continue
-        determinant = _edges(vertices, faces, face, K_inverse, edge)
-        if determinant == 0.0:
-            continue
+        a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+        ua, va, wa = points[a, 0], points[a, 1], points[a, 2]
+        ub, vb, wb = points[b, 0], points[b, 1], points[b, 2]
+        uc, vc, wc = points[c, 0], points[c, 1], points[c, 2]
+        if wa > 0.0 and wb > 0.0 and wc > 0.0:
+            area = (ub - ua) * (vc - va) - (vb - va) * (uc - ua)
+            if cull and area >= 0.0:  # the camera sees it from behind
+                continue
+            x0 = max(ceil(max(min(ua, ub, uc), -1.0) - 1e-6), 0)
+            x1 = min(floor(min(max(ua, ub, uc), width) + 1e-6), width - 1)
+            y0 = max(ceil(max(min(va, vb, vc), -1.0) - 1e-6), 0)
+            y1 = min(floor(min(max(va, vb, vc), height) + 1e-6), height - 1)
+            if x1 < x0 or y1 < y0 or abs(area) < THINNEST:
+                continue
+            sign = 1.0 if area > 0.0 else -1.0
+            # But for the slack exactly the opposite for the face on the other side of an edge.
+            p0, q0, r0 = sign * (vb - vc), sign * (uc - ub), sign * (ub * vc - vb * uc) + SLACK
+            p1, q1, r1 = sign * (vc - va), sign * (ua - uc), sign * (uc * va - vc * ua) + SLACK
+            p2, q2, r2 = sign * (va - vb), sign * (ub - ua), sign * (ua * vb - va * ub) + SLACK
+            share = sign / area
+            wa, wb, wc = wa * share, wb * share, wc * share
+        else:
+            if cull and _determinant(vertices, faces, face) >= 0.0:
+                continue
+            if wa <= 0.0 and wb <= 0.0 and wc <= 0.0:
+                continue
+            determinant = _edges(vertices, faces, face, K_inverse, edge)
+            if determinant == 0.0:
+                continue
+            if determinant < 0.0:
+                edge *= -1.0
+            x0, y0, x1, y1 = 0, 0, width - 1, height - 1
+            p0, q0, r0 = edge[0, 0], edge[0, 1], edge[0, 2]
+            p1, q1, r1 = edge[1, 0], edge[1, 1], edge[1, 2]
+            p2, q2, r2 = edge[2, 0], edge[2, 1], edge[2, 2]
+            wa = wb = wc = 1.0 / abs(determinant)
         for y in range(y0, y1 + 1):
+            s0, s1, s2 = q0 * y + r0, q1 * y + r1, q2 * y + r2
             for x in range(x0, x1 + 1):
-                e0 = edge[0, 0] * x + edge[0, 1] * y + edge[0, 2]
-                e1 = edge[1, 0] * x + edge[1, 1] * y + edge[1, 2]
-                e2 = edge[2, 0] * x + edge[2, 1] * y + edge[2, 2]
-                if determinant < 0.0:
-                    e0, e1, e2 = -e0, -e1, -e2
+                e0, e1, e2 = p0 * x + s0, p1 * x + s1, p2 * x + s2
                 if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
                     continue
-                total = e0 + e1 + e2
-                inverse_z = total / abs(determinant)
-                if inverse_depth[y, x] < inverse_z < 1.0 / NEAR:
-                    inverse_depth[y, x] = inverse_z
+                first, second = e0 * wa, e1 * wb
+                near = first + second + e2 * wc
+                if inverse_depth[y, x] < near < 1.0 / NEAR:
+                    inverse_depth[y, x] = near
                     face_id[y, x] = face
-                    weights[y, x, 0] = e0 / total
-                    weights[y, x, 1] = e1 / total
-                    weights[y, x, 2] = e2 / total
+                    weights[y, x, 0] = first / near
+                    weights[y, x, 1] = second / near
 
 
 @compiled
 @no_type_check
 def _project(vertices, K):
-    """Pixel coordinates; nan for what is behind the camera or too near."""
-    uv = np.full((len(vertices), 2), np.nan)
+    """Pixel coordinates and 1 / z, which is 0 for what is behind the camera or too near; their
+    extremes; whether all is finite; whether something is behind.
+    """
+    points = np.zeros((len(vertices), 3))
+    low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+    is_finite, reaches_behind = True, False
     for i in range(len(vertices)):
-        if vertices[i, 2] > NEAR:
-            x, y = vertices[i, 0] / vertices[i, 2], vertices[i, 1] / vertices[i, 2]
-            uv[i, 0] = K[0, 0] * x + K[0, 1] * y + K[0, 2]
-            uv[i, 1] = K[1, 0] * x + K[1, 1] * y + K[1, 2]
-    return uv
+        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
+        if not np.isfinite(x + y + z):
+            is_finite = False
+        if z > NEAR:
+            u = K[0, 0] * (x / z) + K[0, 1] * (y / z) + K[0, 2]
+            v = K[1, 0] * (x / z) + K[1, 1] * (y / z) + K[1, 2]
+            points[i, 0], points[i, 1], points[i, 2] = u, v, 1.0 / z
+            low_x, high_x = min(low_x, u), max(high_x, u)
+            low_y, high_y = min(low_y, v), max(high_y, v)
+        else:
+            reaches_behind = True
+    return points, low_x, low_y, high_x, high_y, is_finite, reaches_behind
 
 
 @compiled
@@ -255,33 +365,6 @@ def _edges(vertices, faces, face, K_inverse, edge):
 
 @compiled
 @no_type_check
-def _bounds(uv, faces, face, width, height):
-    """First and last pixel column and row that the triangle can cover; none: last < first."""
-    low_x = low_y = np.inf
-    high_x = high_y = -np.inf
-    num_behind = 0
-    for i in range(3):
-        corner = faces[face, i]
-        u, v = uv[corner, 0], uv[corner, 1]
-        if np.isnan(u):
-            num_behind += 1
-        low_x, high_x = min(low_x, u), max(high_x, u)
-        low_y, high_y = min(low_y, v), max(high_y, v)
-    if num_behind == 3:
-        return 0, 0, -1, -1
-    if num_behind > 0:
-        return 0, 0, width - 1, height - 1
-    # Clipped before the conversion to integers, which a far off coordinate would overflow; the
-    # small slack lets the edge functions alone decide about a pixel that lies on the border.
-    x0 = int(max(ceil(max(low_x, -1.0) - 1e-6), 0.0))
-    y0 = int(max(ceil(max(low_y, -1.0) - 1e-6), 0.0))
-    x1 = int(min(floor(min(high_x, width) + 1e-6), width - 1.0))
-    y1 = int(min(floor(min(high_y, height) + 1e-6), height - 1.0))
-    return x0, y0, x1, y1
-
-
-@compiled
-@no_type_check
 def _vertex_normals(vertices, faces):
     normals = np.zeros_like(vertices)
     for face in range(faces.shape[0]):
@@ -300,46 +383,102 @@ def _vertex_normals(vertices, faces):
 
 @compiled
 @no_type_check
-def _shade(vertices, faces, normals, colors, face_id, weights, direction, ambient, diffuse, image):
+def _shade(
+    vertices, faces, normals, colors, face_id, weights, direction, ambient, diffuse, background,
+    supersample, image,
+):  # fmt: skip
     """Colour the visible pixels: ambient + diffuse * max(0, normal . light)."""
-    height, width = face_id.shape
-    for y in range(height):
-        for x in range(width):
-            face = face_id[y, x]
-            if face < 0:
-                continue
-            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            wa, wb, wc = weights[y, x, 0], weights[y, x, 1], weights[y, x, 2]
-            nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
-            ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
-            nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
-            length = sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
-            lit = (nx * direction[0] + ny * direction[1] + nz * direction[2]) / length
-            # A face that the camera, at the origin, sees from behind is lit on that side.
-            fx, fy, fz = _face_normal(vertices, a, b, c)
-            if fx * vertices[a, 0] + fy * vertices[a, 1] + fz * vertices[a, 2] > 0.0:
-                lit = -lit
-            strength = ambient + diffuse * max(lit, 0.0)
+    total = np.empty(3)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            total[:] = 0.0
+            for sample in range(supersample * supersample):
+                row = y * supersample + sample // supersample
+                column = x * supersample + sample % supersample
+                face = face_id[row, column]
+                if face < 0:
+                    for k in range(3):
+                        total[k] += background[y, x, k]
+                    continue
+                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+                wa, wb = weights[row, column, 0], weights[row, column, 1]
+                wc = 1.0 - wa - wb
+                nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
+                ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
+                nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
+                length = sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
+                lit = (nx * direction[0] + ny * direction[1] + nz * direction[2]) / length
+                # A face that the camera, at the origin, sees from behind is lit on that side.
+                fx, fy, fz = _face_normal(vertices, a, b, c)
+                if fx * vertices[a, 0] + fy * vertices[a, 1] + fz * vertices[a, 2] > 0.0:
+                    lit = -lit
+                strength = ambient + diffuse * max(lit, 0.0)
+                for k in range(3):
+                    value = wa * colors[a, k] + wb * colors[b, k] + wc * colors[c, k]
+                    total[k] += min(max(value * strength, 0.0), 255.0)
             for k in range(3):
-                value = (wa * colors[a, k] + wb * colors[b, k] + wc * colors[c, k]) * strength
-                image[y, x, k] = np.uint8(min(max(value, 0.0), 255.0) + 0.5)
+                image[y, x, k] = np.uint8(total[k] / (supersample * supersample) + 0.5)
 
 
 @compiled
 @no_type_check
-def _paint(faces, colors, face_id, weights, image):
+def _paint(faces, colors, face_id, weights, background, supersample, image):
     """Colour the visible pixels without light."""
-    height, width = face_id.shape
-    for y in range(height):
-        for x in range(width):
-            face = face_id[y, x]
-            if face < 0:
+    share = 1.0 / (supersample * supersample)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            red = green = blue = 0.0
+            rest = supersample * supersample
+            for row in range(y * supersample, (y + 1) * supersample):
+                for column in range(x * supersample, (x + 1) * supersample):
+                    if face_id[row, column] >= 0:
+                        r, g, b = _mix(faces, colors, face_id, weights, row, column)
+                        red, green, blue, rest = red + r, green + g, blue + b, rest - 1
+            image[y, x, 0] = np.uint8((red + rest * background[y, x, 0]) * share + 0.5)
+            image[y, x, 1] = np.uint8((green + rest * background[y, x, 1]) * share + 0.5)
+            image[y, x, 2] = np.uint8((blue + rest * background[y, x, 2]) * share + 0.5)
+
+
+@compiled
+@no_type_check
+def _add_picture(faces, colors, face_id, weights, background, total):
+    """Add a picture to others."""
+    for y in range(total.shape[0]):
+        for x in range(total.shape[1]):
+            if face_id[y, x] < 0:
+                for k in range(3):
+                    total[y, x, k] += background[y, x, k]
                 continue
-            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            wa, wb, wc = weights[y, x, 0], weights[y, x, 1], weights[y, x, 2]
+            r, g, b = _mix(faces, colors, face_id, weights, y, x)
+            total[y, x, 0] += r
+            total[y, x, 1] += g
+            total[y, x, 2] += b
+
+
+@compiled
+@no_type_check
+def _write_mean(total, count, image):
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
             for k in range(3):
-                value = wa * colors[a, k] + wb * colors[b, k] + wc * colors[c, k]
-                image[y, x, k] = np.uint8(min(max(value, 0.0), 255.0) + 0.5)
+                image[y, x, k] = np.uint8(total[y, x, k] / count + 0.5)
+
+
+@compiled
+@no_type_check
+def _mix(faces, colors, face_id, weights, row, column):
+    """The colour of the face that is visible in a pixel."""
+    face, wa, wb = face_id[row, column], weights[row, column, 0], weights[row, column, 1]
+    wc = 1.0 - wa - wb
+    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    red = wa * colors[a, 0] + wb * colors[b, 0] + wc * colors[c, 0]
+    green = wa * colors[a, 1] + wb * colors[b, 1] + wc * colors[c, 1]
+    blue = wa * colors[a, 2] + wb * colors[b, 2] + wc * colors[c, 2]
+    return (
+        min(max(red, 0.0), 255.0),
+        min(max(green, 0.0), 255.0),
+        min(max(blue, 0.0), 255.0),
+    )
 
 
 @compiled

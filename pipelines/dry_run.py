@@ -14,7 +14,7 @@ from pipelines.plan import (
     survey_units,
 )
 from pipelines.preprocess import decide
-from pipelines.probing import read_probes
+from pipelines.probing import read_probes, watched_scan
 from pipelines.sources.folder import find_videos
 from pipelines.stages.detect import DetectorSpec
 
@@ -33,7 +33,8 @@ def dry_run(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -
     if not paths:
         raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
     known = {} if config.rehash else read_probes(config.out)
-    videos = plan_videos(paths, config, settings, known, spec.identity_of)
+    with watched_scan() as scan:
+        videos = plan_videos(paths, config, settings, known, spec.identity_of, scan=scan)
     units = [unit for video in videos for unit in video.units]
     found = survey_units(units, config, settings)
     return describe_plan(videos, missing_units(units, found), found, config)

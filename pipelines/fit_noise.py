@@ -2,8 +2,9 @@
 
     render --detector--> findings beside the truth --fit--> noise.json --draw--> table
 
-Findings are kept one file a clip below `work`, so a run that was killed goes on. The model is
-checked on renders of other motions, and with `real` on real footage, which is never fitted to.
+Findings are kept one file a clip below `work`, named by everything that decides them, so a run that
+was killed goes on, and those of another world or detector are not mixed in. The model is checked on
+renders of other motions, and with `real` on real footage, which is never fitted to.
 """
 
 import functools
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from extpose.assets import fetch
 from extpose.config import DetectConfig, SynthConfig
+from extpose.detect.plugs import detector_identity
 from extpose.errors import ExtPoseError
 from extpose.schema import Split
 from extpose.synth.evidence import Observer
@@ -26,7 +28,9 @@ from extpose.synth.observed import (
     observe_renders,
     save_observed,
 )
+from extpose.synth.photographs import load_photographs
 from extpose.synth.render import open_studio
+from extpose.synth.world import WORLD_VERSION
 from pipelines.arguments import FitNoiseArgs
 from pipelines.ledger import open_output, write_text
 from pipelines.noise_footage import check_footage
@@ -45,7 +49,13 @@ def fit(options: FitNoiseArgs) -> str:
         fitted = collect(options, "train", options.num_clips, observer)
         half = -(-options.num_held_out // len(HELD_OUT))
         held_out = join_observed(collect(options, split, half, observer) for split in HELD_OUT)
-    noise = fit_noise(fitted, detector="movenet-thunder", fps=SYNTH_FPS)
+    noise = fit_noise(
+        fitted,
+        detector="movenet-thunder",
+        detector_identity=detector_identity("movenet", DetectConfig()),
+        world_version=WORLD_VERSION,
+        fps=SYNTH_FPS,
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(options.out, noise.to_json())
     return table(noise, fitted, held_out, real=options.real)
@@ -80,10 +90,11 @@ def collect(
         fps=SYNTH_FPS,
         seed=options.seed,
     )
-    paths = [
-        options.work / f"{split}-{options.seed}-{options.num_frames}-{index:05d}.npz"
-        for index in range(count)
-    ]
+    decided = (
+        f"world{WORLD_VERSION}-{detector_identity('movenet', DetectConfig())[:8]}"
+        f"-{split}-{options.seed}-{options.num_frames}"
+    )
+    paths = [options.work / f"{decided}-{index:05d}.npz" for index in range(count)]
     missing = [(i, path) for i, path in enumerate(paths) if not path.exists()]
     for index, observed in _observe([i for i, _ in missing], config, observer):
         save_observed(paths[index], observed)
@@ -94,7 +105,8 @@ def _observe(
     indices: list[int], config: SynthConfig, observer: Callable[[], Observer]
 ) -> Iterator[tuple[int, Observed]]:
     if indices:
-        studio = open_studio(config, fetch("motion"), observer())
+        photographs = load_photographs(fetch("panoramas"), fetch("photographs"), config.split)
+        studio = open_studio(config, fetch("motion"), observer(), photographs=photographs)
         for index in tqdm(indices, desc=f"detector on {config.split}", unit="clip"):
             yield index, observe_renders(studio, config, index)
 

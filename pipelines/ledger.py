@@ -39,6 +39,8 @@ class Unit:
     """SHA-256 of everything that decides the shard's bytes."""
     detection_identity: str = ""
     """SHA-256 of everything that decides what the detector finds."""
+    index: str = ""
+    """`VideoIndex.to_text` of its frames; empty: whoever reads them reads the whole file first."""
 
     @property
     def num_frames(self) -> int:
@@ -63,6 +65,8 @@ class Outcome(Committed):
     written_tracks: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
     """Tracks that were dropped, by reason."""
+    empty_detections: int = 0
+    """Without an area inside the picture, so in no track."""
     track_quality: list[dict[str, Any]] = field(default_factory=list)
     """Of each that was kept: frames, quality, first and last box (`pipelines/track_report.py`)."""
     hands: list[dict[str, Any]] = field(default_factory=list)
@@ -131,4 +135,5 @@ def add_counts(outcomes: list[Outcome]) -> dict[str, Any]:
         "num_tracks": sum(o.num_tracks for o in outcomes),
         "written_tracks": sum(o.written_tracks for o in outcomes),
         "filtered_tracks": dict(sorted(tracks.items())),
+        "empty_detections": sum(o.empty_detections for o in outcomes),
     }

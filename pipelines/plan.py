@@ -18,14 +18,17 @@ from extpose.detect.plugs import FILE_SETTINGS
 from extpose.errors import VideoError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.storage import Location
+from extpose.video_index import VideoIndex, scan
 from pipelines.committed import Survey, clear_for, survey
 from pipelines.detections import detection_settings
 from pipelines.ledger import Outcome, Unit, add_counts
-from pipelines.probing import Failed, Known, Probed, probe_videos
+from pipelines.probing import Failed, Known, Probed, Scan, probe_videos
 from pipelines.track_report import link_units, sum_tracks
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Raised whenever the same settings give other bytes."""
+CHEAP_SKIP = 1024
+"""Frames that may be decoded and dropped before any unit: next to nothing beside detection."""
 WORK_SETTINGS = (
     "num_detectors", "max_detectors", "gpus_per_detector", "max_memory", "frame_seconds", "tries",
     "stall_seconds", "dry_run", "redo", "prune", "rehash", "keep_detections",
@@ -69,8 +72,10 @@ def plan_videos(
     settings: dict[str, Any],
     known: Known | None = None,
     identity_of: Callable[[Location], str] | None = None,
+    *,
+    scan: Scan = scan,
 ) -> list[PlannedVideo]:
-    """Probe every video that is not `known` and cut all into units.
+    """Probe every video that is not `known`, by `scan`, and cut all into units.
 
     `identity_of` says what decides of a single video, besides its content. Raises ValueError for
     settings out of range.
@@ -82,7 +87,7 @@ def plan_videos(
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} is {getattr(config, name)}, it must be above 0")
     seen: dict[str, str] = {}
-    probed = zip(paths, probe_videos(paths, {} if known is None else known), strict=True)
+    probed = zip(paths, probe_videos(paths, {} if known is None else known, scan), strict=True)
     return [
         _plan_video(path, found, config.unit_frames, settings, seen, identity_of)
         for path, found in probed
@@ -110,8 +115,7 @@ def _plan_video(
     )
     if first != str(path):
         return replace(video, filtered="duplicate", message=f"same as {first}")
-    num_units = -(-found.num_frames // unit_frames)
-    cuts = [found.num_frames * i // num_units for i in range(num_units + 1)]
+    index = VideoIndex.from_text(found.index, path)
     to_detect = detection_settings(settings)
     units = tuple(
         Unit(
@@ -125,10 +129,29 @@ def _plan_video(
             width=found.width,
             identity=_hash_json([settings, found.sha256, path.stem, start, stop, *own]),
             detection_identity=_hash_json([to_detect, found.sha256, start, stop, *own]),
+            index=index.part(start, stop).to_text(),
         )
-        for start, stop in pairwise(cuts)
+        for start, stop in pairwise(cut_video(index, unit_frames))
     )
     return replace(video, units=units)
+
+
+def cut_video(index: VideoIndex, unit_frames: int) -> list[int]:
+    """Where units begin, and the end of the last.
+
+    They are alike, and of at most `unit_frames`, where their frames can be had without decoding
+    many others first. Where not (no keyframes, no seeking) those before every unit are at most as
+    many as its own: a video that is decoded from its beginning is halved, and halved again. Else
+    the cost would grow with the square of the length.
+    """
+    num_frames = index.info.num_frames
+    num_units = -(-num_frames // unit_frames)
+    cuts = [num_frames]
+    for i in reversed(range(num_units)):
+        start = num_frames * i // num_units
+        if index.skip_before(start) <= max(cuts[-1] - start, CHEAP_SKIP):
+            cuts.append(start)
+    return cuts[::-1]
 
 
 def _hash_json(value: Any) -> str:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from extpose.asset_table import ASSETS
 from extpose.config import PreprocessConfig
+from extpose.detect.plugs import HAND_WEIGHTS
 from extpose.errors import ExtPoseError
 from pipelines.committed import remove
 from pipelines.detections import KeptDetect
@@ -55,7 +56,7 @@ from pipelines.plan import (
     settings_of,
     survey_units,
 )
-from pipelines.probing import read_probes, write_probes
+from pipelines.probing import read_probes, watched_scan, write_probes
 from pipelines.rows import quarantine
 from pipelines.runtime import ray_session
 from pipelines.sources.folder import find_videos
@@ -70,7 +71,6 @@ from pipelines.watching import lost, watched_rows
 log = logging.getLogger(__name__)
 CPUS_PER_DETECTOR = 0.5
 """Logical: Ray Data's own helpers need free CPUs next to the actors, or wait for ever."""
-HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
 
 
 def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -> int:
@@ -92,7 +92,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
-        videos = plan_videos(videos_found, config, settings, known, spec.identity_of)
+        with watched_scan() as scan:
+            videos = plan_videos(videos_found, config, settings, known, spec.identity_of, scan=scan)
         write_probes(config.out, known, videos_found)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)

@@ -19,7 +19,9 @@ from tqdm import tqdm
 from extpose.assets import fetch
 from extpose.config import DetectConfig, SynthConfig
 from extpose.data.shards import write_shard
-from extpose.schema import SCHEMA_VERSION
+from extpose.detect.plugs import detector_identity, hand_detector_identity
+from extpose.errors import ExtPoseError
+from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.synth.evidence import Observer
 from extpose.synth.noise import FITTED, load_noise
 from extpose.synth.photographs import load_photographs
@@ -36,6 +38,9 @@ from pipelines.committed import (
     write_text,
 )
 from pipelines.locking import open_output
+
+MIN_SIZE = 16
+"""Pixels of a picture's or a crop's side at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +116,8 @@ def synthesize(config: SynthConfig) -> int:
     `workers` = 0 runs in this process, without Ray.
 
     Raises:
-        ExtPoseError: the folder holds shards that were made with other settings.
+        ExtPoseError: an option is out of its range, or the folder holds shards that were made with
+            other settings.
         WriteError: the output cannot be written.
         AssetError: the motion clips or the photographs cannot be had.
     """
@@ -144,10 +150,8 @@ def _make(units: list[Unit], config: SynthConfig) -> None:
 
 
 def plan_units(config: SynthConfig) -> list[Unit]:
-    """The shards to make. Raises ValueError for a number of clips or frames below one."""
-    for name in ("num_clips", "num_frames", "clips_per_shard"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"synth.{name} is {getattr(config, name)}, it must be at least 1")
+    """The shards to make. Raises ExtPoseError for an option that is out of its range."""
+    check_options(config)
     units = []
     for start in range(0, config.num_clips, config.clips_per_shard):
         stop = min(start + config.clips_per_shard, config.num_clips)
@@ -163,6 +167,28 @@ def plan_units(config: SynthConfig) -> list[Unit]:
     return units
 
 
+def check_options(config: SynthConfig) -> None:
+    """Raises ExtPoseError that names the option, its value and its range."""
+    least = {
+        **{"num_clips": 1, "num_frames": 1, "clips_per_shard": 1, "workers": 0, "seed": 0},
+        **{"image_size": MIN_SIZE, "crop.size": MIN_SIZE},
+    }
+    values = asdict(config) | {
+        "image_size": min(config.image_size),
+        "crop.size": config.crop.size,
+    }
+    for name, bound in least.items():
+        if values[name] < bound:
+            option = name.replace("_", "-")
+            raise ExtPoseError(f"--{option} is {values[name]}, it must be at least {bound}")
+    if not 0 < config.fps < float("inf"):
+        raise ExtPoseError(f"--fps is {config.fps}, it must be above 0 and finite")
+    if config.num_frames > MAX_CLIP_FRAMES:
+        raise ExtPoseError(
+            f"--num-frames is {config.num_frames}, a clip has at most {MAX_CLIP_FRAMES}"
+        )
+
+
 def _settings(config: SynthConfig) -> dict[str, Any]:
     """What decides how a clip of a given index looks."""
     settings = asdict(config)
@@ -170,6 +196,12 @@ def _settings(config: SynthConfig) -> dict[str, Any]:
         del settings[name]
     if config.keypoints == "noise":
         settings["noise_sha256"] = _hash_noise(config.noise or FITTED)
+    if config.keypoints == "detector":
+        settings["detector_identity"] = (
+            hand_detector_identity()
+            if config.body == "hand"
+            else detector_identity("movenet", DetectConfig())
+        )
     return settings
 
 
@@ -207,7 +239,11 @@ def _make_on_ray(
 def _make_observer(config: SynthConfig) -> Observer | None:
     if config.keypoints != "detector":
         return None
-    # Only here: the detector needs its weights and an inference runtime.
+    # Only here: detectors need their weights and an inference runtime.
+    if config.body == "hand":
+        from extpose.detect.hands import HandDetector
+
+        return HandDetector(DetectConfig())
     from extpose.detect.movenet import PersonDetector
 
     return PersonDetector(DetectConfig())

@@ -33,6 +33,8 @@ CALIBRATED = "+calibrated"
 """Ends the name of a detector whose confidences are calibrated."""
 FILE_SETTINGS = ("weights", "keypoints", "calibration")
 """Of `DetectConfig`: what decides is the files' content (`detector_identity`), not their place."""
+HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
+"""Assets of the hand detector."""
 FindPeople = Callable[[UInt8[np.ndarray, "h w 3"]], Detections]
 
 
@@ -118,6 +120,12 @@ def detector_identity(name: DetectorName, config: DetectConfig) -> str:
     if config.calibration is not None:
         load_calibration(config.calibration, plug.name)
         parts.append(hash_files(calibration_path(config.calibration)))
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def hand_detector_identity() -> str:
+    """Hash of the hand detector's weights; opens no network."""
+    parts = [(m.path, m.sha256) for name in HAND_WEIGHTS for m in ASSETS[name].members]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

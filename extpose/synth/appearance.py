@@ -175,12 +175,14 @@ def _add_face(tailor: _Tailor) -> None:
         beard = tailor.at("head", "neck") & (points[:, 2] > mouth[2] - 0.075)
         beard &= (y < mouth[1] + 0.012) & (y > mouth[1] - 0.065)
         tailor.colors[beard] = HAIR[rng.integers(len(HAIR))]
-    near = np.linalg.norm((points - mouth) * [0.75, 2.2, 1], axis=-1) < 0.02
+    face = np.flatnonzero(tailor.at("head", "neck"))
+    points = points[face]
+    near = face[np.linalg.norm((points - mouth) * [0.75, 2.2, 1], axis=-1) < 0.02]
     tailor.colors[near] = tailor.colors[near] * 0.55 + np.array([150, 60, 62]) * 0.45
     for eye in (left, right):
-        tailor.colors[np.linalg.norm(points - eye, axis=-1) < EYE_RADIUS] = (38, 30, 28)
+        tailor.colors[face[np.linalg.norm(points - eye, axis=-1) < EYE_RADIUS]] = (38, 30, 28)
         brow = np.linalg.norm((points - eye - [0, 0.022, 0.004]) * [0.6, 2.4, 1], axis=-1) < 0.016
-        tailor.colors[brow] = tailor.colors[brow] * 0.5
+        tailor.colors[face[brow]] = tailor.colors[face[brow]] * 0.5
 
 
 def _add_hair(tailor: _Tailor) -> None:

@@ -3,7 +3,7 @@
 From the truth, from the truth with a detector's errors (bodies: the fitted model of `noise.py`;
 hands: the simple one of `keypoints.py`), or by a real detector on the pictures.
 
-Axes    t frames   v vertices   k keypoints   h w pixels; everything in pixels of the picture
+Axes    t frames   k keypoints   h w pixels; everything in pixels of the picture
 """
 
 from collections.abc import Callable, Sequence
@@ -30,15 +30,17 @@ def observe(
     frames: Sequence[UInt8[np.ndarray, "h w 3"]],
     depth_maps: Sequence[Float32[np.ndarray, "h w"]],
     *,
-    vertices_img: Float[np.ndarray, "t v 2"],
+    boxes: Float[np.ndarray, "t 4"],
     keypoints_img: Float[np.ndarray, "t k 2"],
     keypoints_depth: Float[np.ndarray, "t k"],
     config: SynthConfig,
     observer: Observer | None,
     rng: np.random.Generator,
 ) -> Track:
-    """The person's track as `config.keypoints` asks for. Raises ValueError without an observer."""
-    boxes = np.concatenate([vertices_img.min(1), vertices_img.max(1)], -1)
+    """The person's track as `config.keypoints` asks for; `boxes` are the true ones.
+
+    Raises ValueError where an observer is needed and there is none.
+    """
     is_detected = np.ones(len(frames), bool)
     if config.keypoints == "detector":
         if observer is None:
@@ -147,6 +149,10 @@ def match_people(
     for frame, rgb in enumerate(frames):
         found = observer(rgb)
         overlap = _overlap(found.bbox_xyxy, boxes[frame])
+        if found.keypoints_2d.shape[1] != num_keypoints:
+            raise ValueError(
+                f"the observer finds {found.keypoints_2d.shape[1]} keypoints, asked {num_keypoints}"
+            )
         if len(overlap) and overlap.max() >= MIN_OVERLAP:
             best = int(overlap.argmax())
             boxes[frame], keypoints[frame] = found.bbox_xyxy[best], found.keypoints_2d[best]

@@ -17,12 +17,13 @@ from extpose.keypoints import MANO_JOINTS
 from extpose.raster import vertex_normals
 from extpose.schema import ClipTargets
 from extpose.synth.appearance import SKIN, paint_cloth, random_color
-from extpose.synth.background import Backdrop, paint_backdrop
+from extpose.synth.background import paint_backdrop
 from extpose.synth.hands import compose_hand
-from extpose.synth.posing import Bones, find_bones, shape_body, skin_mesh
+from extpose.synth.posing import Bones, find_bones, shape_body, skin_mesh, skin_normals
 from extpose.synth.props import Mesh, Prop, make_ball, make_box, make_round
 from extpose.synth.scene import Scene, Stage, find_targets, project, sample_light
 from extpose.synth.sensor import sample_degradation
+from extpose.synth.surroundings import Backdrop
 from extpose.synth.world import Camera, Purpose, make_rng, waver
 
 HAND_LENGTH = 0.19
@@ -56,14 +57,7 @@ def build_hand_scene(stage: Stage, config: SynthConfig, index: int) -> Scene:
         place = place + np.array([0, 0, too_near])
         seen = bones.move(still, place)
         vertices_cam = skin_mesh(shaped, stage.skin, seen)
-    backdrop = paint_backdrop(
-        config.image_size,
-        camera.K,
-        camera.R[0],
-        eye_level=float(camera.position[0, 1]),
-        photographs=stage.photographs,
-        rng=look,
-    )
+    backdrop = paint_backdrop(camera, camera.position, photographs=stage.photographs, rng=look)
     targets = find_targets(
         stage.body,
         global_orient=rotations[:, 0],
@@ -82,6 +76,9 @@ def build_hand_scene(stage: Stage, config: SynthConfig, index: int) -> Scene:
             vertices_cam=vertices_cam,
             faces=stage.body.faces.numpy(),
             colors=_paint_hand(stage, shaped, skin, look),
+            normals=skin_normals(
+                vertex_normals(shaped, stage.body.faces.numpy()), stage.skin, seen
+            ),
         ),
         props=(
             _add_forearm(stage, shaped, seen, skin, look),
@@ -102,12 +99,12 @@ def _sample_view(config: SynthConfig, rng: np.random.Generator) -> tuple[Camera,
     height, width = config.image_size
     focal = height / 2 / np.tan(np.deg2rad(np.exp(rng.uniform(np.log(25), np.log(75)))) / 2)
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    fraction = rng.uniform(0.35, 0.85) if rng.random() < 0.6 else rng.uniform(0.12, 0.35)
+    fraction = rng.uniform(0.35, 0.85) if rng.random() < 0.75 else rng.uniform(0.16, 0.35)
     depth = max(focal * HAND_LENGTH / (fraction * min(height, width)), NEAREST)
     times = np.arange(config.num_frames) / config.fps
-    room = max(0.5 - 0.6 * fraction, 0.08) * np.array([width, height]) / focal * depth
+    room = np.clip(0.5 - 0.6 * fraction, 0.06, 0.3) * np.array([width, height]) / focal * depth
     middle = np.array([*rng.uniform(-room, room), depth])
-    drift = rng.uniform(0, 0.07) * min(height, width) / focal * depth
+    drift = rng.uniform(0, 0.05) * min(height, width) / focal * depth
     place = middle + drift * waver(times, rng) * [1, 1, 0.5]
     turn = Rotation.from_euler("yx", [rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.9)])
     upright = np.diag([1.0, -1.0, -1.0])
@@ -216,9 +213,9 @@ def _add_things(
         vertices = np.einsum("tij,vj->tvi", seen.turned[:, 0], mesh.vertices + grip)
         vertices = vertices + seen.shift[:, 0, None]
         things.append(Prop(vertices_cam=vertices, faces=mesh.faces, colors=mesh.colors))
-    if rng.random() < 0.15:
+    if rng.random() < 0.12:
         mesh = make_round(
-            np.full(2, rng.uniform(0.01, 0.04)), np.array([-0.4, 0.4]), random_color(rng)
+            np.full(2, rng.uniform(0.006, 0.02)), np.array([-0.4, 0.4]), random_color(rng)
         ).move(Rotation.random(random_state=rng).as_matrix(), np.zeros(3))
         wrist = seen.joints[num_frames // 2, 0]
         place = wrist * rng.uniform(0.75, 0.95) + rng.normal(0, 0.06, 3) * [1, 1, 0]
@@ -232,7 +229,10 @@ def _mirror(scene: Scene) -> Scene:
 
     def turn_over(prop: Prop) -> Prop:
         return replace(
-            prop, vertices_cam=prop.vertices_cam * MIRROR, faces=prop.faces[:, ::-1].copy()
+            prop,
+            vertices_cam=prop.vertices_cam * MIRROR,
+            faces=prop.faces[:, ::-1].copy(),
+            normals=None if prop.normals is None else prop.normals * MIRROR,
         )
 
     return replace(

@@ -44,6 +44,8 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "box_frame": (4,),
 }
 """Of the parameters that are not single numbers."""
+ORIGIN = ("detector", "detector_identity", "world_version")
+"""What the parameters were fitted to."""
 FITTED = Path(__file__).parent / "noise.json"
 
 
@@ -54,6 +56,10 @@ class DetectorNoise:
     """
 
     detector: str
+    detector_identity: str
+    """Hash of its weights."""
+    world_version: int
+    """Of the renders it was fitted to (`WORLD_VERSION`)."""
     fps: float
     """Of the clips it was fitted to: a frame is as long."""
     bias: Float64[np.ndarray, "9 2 2 3"]
@@ -123,7 +129,7 @@ def load_noise(path: Path = FITTED) -> DetectorNoise:
     for name, value in values.items():
         arrays[name] = np.array(value, np.float64) if isinstance(value, list) else value
         shape = SHAPES.get(name, ())
-        if name != "detector" and np.shape(arrays[name]) != shape:
+        if name not in ORIGIN and np.shape(arrays[name]) != shape:
             found = np.shape(arrays[name])
             raise AssetError(f"{path}: {name} has shape {found}, expected {shape}")
     return DetectorNoise(**arrays)

@@ -60,9 +60,16 @@ class Boxes:
     decay: float
 
 
-def fit_noise(observed: Observed, *, detector: str, fps: float) -> DetectorNoise:
+def fit_noise(
+    observed: Observed, *, detector: str, detector_identity: str, world_version: int, fps: float
+) -> DetectorNoise:
     """All parameters. Raises ExtPoseError for too few or too short clips."""
-    return calibrate(estimate_noise(observed, detector=detector, fps=fps), observed)
+    noise = replace(
+        estimate_noise(observed, detector=detector, fps=fps),
+        detector_identity=detector_identity,
+        world_version=world_version,
+    )
+    return calibrate(noise, observed)
 
 
 def estimate_noise(observed: Observed, *, detector: str, fps: float) -> DetectorNoise:
@@ -89,6 +96,8 @@ def estimate_noise(observed: Observed, *, detector: str, fps: float) -> Detector
     sides, boxes = _fit_sides(errors), _fit_boxes(observed)
     return DetectorNoise(
         detector=detector,
+        detector_identity="",
+        world_version=0,
         fps=fps,
         bias=bias,
         core=core,

@@ -17,7 +17,7 @@ from extpose.errors import AssetError
 from extpose.synth.evidence import clip_boxes, match_people
 from extpose.synth.keypoints import find_visible
 from extpose.synth.render import Studio, build_scene, film
-from extpose.synth.scene import project
+from extpose.synth.scene import outline, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,7 @@ def observe_renders(studio: Studio, config: SynthConfig, index: int) -> Observed
     shots = list(film(studio, scene, config, index))
     truth = project(scene.evidence_cam, scene.camera.K)
     depth = scene.evidence_cam[..., 2]
-    outline = project(scene.vertices_cam, scene.camera.K)
-    boxes = np.concatenate([outline.min(1), outline.max(1)], -1)
+    boxes = outline(scene.vertices_cam, scene.camera.K)
     found_boxes, found, is_found = match_people(
         [shot.rgb for shot in shots],
         clip_boxes(boxes, config.image_size),

@@ -27,6 +27,14 @@ PANORAMAS: dict[Split, tuple[str, ...]] = {
 """Places of each split, none in two of them."""
 PICTURES = ("chelsea.png", "coffee.png", "rocket.jpg")
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
+WALLS = {
+    **{"apartment": 5.0, "bridge": 8.0, "hall": 14.0, "lobby": 9.0, "studio": 6.0},
+    **{"warehouse": 14.0, "esplanade": 12.0, "workshop": 14.0, "lab": 9.0},
+}
+"""Metres to the walls of a room, about; the other places are landscapes."""
+FAR = 40.0
+FLOORLESS = ("sky",)
+"""Places whose lower half is water."""
 EXPOSED = 70
 """Percentile of a panorama's brightness that becomes a middle grey."""
 
@@ -40,6 +48,9 @@ class Panorama:
     """Unit vector towards where most of the light comes from."""
     tint: Float64[np.ndarray, " 3"]
     """Colour of the light, of mean one."""
+    radius: float
+    """Metres to which its floor reaches."""
+    has_floor: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,28 +95,14 @@ def read_panorama(path: Path) -> Panorama:
     exposed = light * (0.5 / middle)
     shown = 255 * np.clip(exposed / (1 + 0.35 * exposed), 0, 1) ** (1 / 2.2)
     tint = np.minimum(exposed, 2.0).mean((0, 1)) ** 0.5
+    name = path.name.partition(".")[0]
     return Panorama(
-        rgb=shown.astype(np.uint8), sun_world=_find_sun(exposed), tint=tint / tint.mean()
+        rgb=shown.astype(np.uint8),
+        sun_world=_find_sun(exposed),
+        tint=tint / tint.mean(),
+        radius=WALLS.get(name, FAR),
+        has_floor=name not in FLOORLESS,
     )
-
-
-def look_up(
-    panorama: UInt8[np.ndarray, "h w 3"], rays_world: Float64[np.ndarray, "y x 3"], heading: float
-) -> UInt8[np.ndarray, "y x 3"]:
-    """The panorama's colours along rays (of any length), the place being turned by `heading`."""
-    height, width = panorama.shape[:2]
-    x, y, z = np.moveaxis(rays_world, -1, 0)
-    azimuth = np.arctan2(-x, z) + heading
-    elevation = np.arctan2(y, np.hypot(x, z))
-    column = ((azimuth / (2 * np.pi) + 0.5) % 1.0) * width - 0.5
-    row = np.clip((0.5 - elevation / np.pi) * height - 0.5, 0, height - 1)
-    # The map wraps around: one more column on each side.
-    wide = cv2.copyMakeBorder(panorama, 0, 0, 1, 2, cv2.BORDER_WRAP)
-    found = cv2.remap(
-        *(wide, column.astype(np.float32) + 1, row.astype(np.float32), cv2.INTER_LINEAR),
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(found, np.uint8)
 
 
 def _mend_lamps(light: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ Axes    t frames   v vertices   n joints, root first   m weights of a vertex
 Units   metres; everything relative to the posed root joint
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numpy as np
@@ -92,6 +92,16 @@ def skin_mesh(
     out = np.empty((len(bones.turned), *vertices.shape))
     _skin_mesh(vertices, skin.joints, skin.weights, bones.turned, bones.shift, out)
     return out
+
+
+def skin_normals(
+    normals: Float64[np.ndarray, "v 3"], skin: Skin, bones: Bones
+) -> Float64[np.ndarray, "t v 3"]:
+    """Normals of the rest pose in each frame, not of unit length.
+
+    They turn with the bones: in a fold between two of them they are only nearly those of the faces.
+    """
+    return skin_mesh(normals, skin, replace(bones, shift=np.zeros_like(bones.shift)))
 
 
 @compiled

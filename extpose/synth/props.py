@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.spatial.transform import Rotation
 
+from extpose.raster import vertex_normals
 from extpose.synth.appearance import cloth_color, random_color
 
 Corner = tuple[float | int, float | int, float | int]
@@ -42,6 +43,14 @@ class Prop:
     vertices_cam: Float64[np.ndarray, "t v 3"]
     faces: Int64[np.ndarray, "f 3"]
     colors: Float64[np.ndarray, "v 3"]
+    normals: Float64[np.ndarray, "t v 3"] | None = None
+    """Of any length; None: those of the faces in each frame, slow for large meshes."""
+
+    def find_normals(self) -> Float64[np.ndarray, "t v 3"]:
+        """Of each vertex in each frame."""
+        if self.normals is not None:
+            return self.normals
+        return np.stack([vertex_normals(vertices, self.faces) for vertices in self.vertices_cam])
 
 
 def join_meshes(meshes: list[Mesh]) -> Mesh:

@@ -16,18 +16,18 @@ from extpose.config import SynthConfig
 from extpose.data.clip import ClipOrigin, make_clip
 from extpose.errors import AssetError
 from extpose.keypoints import KeypointSet
-from extpose.raster import Light, Rendering, render_mesh
+from extpose.raster import Light, render_mesh, render_moments
 from extpose.schema import Clip
-from extpose.synth.background import turn_background
 from extpose.synth.evidence import Observer, observe
 from extpose.synth.hand_scene import build_hand_scene
 from extpose.synth.motion import Motion, load_motions
 from extpose.synth.photographs import Photographs
 from extpose.synth.posing import gather_skin
-from extpose.synth.scene import Scene, Stage, build_body_scene, project
+from extpose.synth.scene import Scene, Stage, build_body_scene, outline, project
 from extpose.synth.sensor import degrade
 from extpose.synth.shading import cast_shadow, shade_vertices
-from extpose.synth.world import Purpose, make_rng
+from extpose.synth.surroundings import coarse_camera, enlarge, look_around, smear
+from extpose.synth.world import Camera, Purpose, make_rng
 
 SUPERSAMPLE = 2
 BLUR_SAMPLES = 4
@@ -92,14 +92,15 @@ def make_synthetic_clip(studio: Studio, config: SynthConfig, index: int) -> Clip
     track = observe(
         [shot.rgb for shot in shots],
         [shot.depth for shot in shots],
-        vertices_img=project(scene.vertices_cam, scene.camera.K),
+        boxes=outline(scene.vertices_cam, scene.camera.K),
         keypoints_img=project(scene.evidence_cam, scene.camera.K),
         keypoints_depth=scene.evidence_cam[..., 2],
         config=config,
         observer=studio.observer,
         rng=make_rng(config.seed, config.split, index, Purpose.KEYPOINTS),
     )
-    detectors = {"truth": "truth", "noise": "truth+noise", "detector": "movenet-thunder"}
+    real = "mediapipe-hands" if config.body == "hand" else "movenet-thunder"
+    detectors = {"truth": "truth", "noise": "truth+noise", "detector": real}
     origin = ClipOrigin(
         source="synth",
         split=config.split,
@@ -132,26 +133,42 @@ def film(studio: Studio, scene: Scene, config: SynthConfig, index: int) -> Itera
     parts = (scene.subject, *scene.props)
     starts = np.cumsum([0, *(part.vertices_cam.shape[1] for part in parts)])
     faces = np.concatenate([p.faces + s for p, s in zip(parts, starts[:-1], strict=True)])
+    faces = faces.astype(np.uint32)
     colors = np.concatenate([part.colors for part in parts])
     surface = np.concatenate([part.vertices_cam for part in parts], 1)
+    normals = np.concatenate([part.find_normals() for part in parts], 1)
     camera = scene.camera
     rng = make_rng(config.seed, config.split, index, Purpose.PIXELS)
     for frame, R in enumerate(camera.R):
-        background = turn_background(scene.backdrop.image, camera.K, R, R_painted=camera.R[0])
+        background = look_around(
+            *(scene.backdrop, camera.K, R, camera.position[frame]), image_size=config.image_size
+        )
         if scene.shadow > 0:
             background = cast_shadow(
-                *(background, surface[frame], camera.K),
+                *(background, surface[frame], coarse_camera(camera.K)),
                 light=scene.light,
                 up_cam=R[:, 1],
                 eye_level=float(camera.position[frame, 1]),
                 strength=scene.shadow,
             )
-        lit = shade_vertices(surface[frame], faces, colors, light=scene.light, up_cam=R[:, 1])
+        moved = scene.degradation.shutter * _turning(camera, frame)
+        background = enlarge(smear(background, moved), config.image_size)
+        lit = shade_vertices(
+            *(surface[frame], normals[frame], colors), light=scene.light, up_cam=R[:, 1]
+        )
         image, depth = _expose(
             *(surface, frame, faces, lit, camera.K, background),
             shutter=scene.degradation.shutter,
         )
         yield Shot(rgb=degrade(image, scene.degradation, rng), depth=depth)
+
+
+def _turning(camera: Camera, frame: int) -> Float64[np.ndarray, " 2"]:
+    """Coarse pixels by which the camera's turning moves the background between two frames."""
+    before, after = max(frame - 1, 0), min(frame + 1, len(camera.R) - 1)
+    K = coarse_camera(camera.K)
+    ahead = K @ camera.R[after] @ camera.R[before].T @ [0, 0, 1.0]
+    return np.asarray((ahead[:2] / ahead[2] - K[:2, 2]) / max(after - before, 1))
 
 
 def find_seen(body: BodyModel, scene: Scene, shots: list[Shot]) -> Bool[np.ndarray, "t k"]:
@@ -189,28 +206,20 @@ def _expose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One picture and its depth: a moment, or the mean of several while the shutter is open."""
 
-    def draw(vertices: np.ndarray, K: np.ndarray, supersample: int) -> Rendering:
-        return render_mesh(
-            *(vertices, faces, lit, K, background),
+    if shutter == 0 or len(surface) == 1:
+        drawn = render_mesh(
+            *(surface[frame], faces, lit, K, background),
             light=AS_IS,
-            supersample=supersample,
+            supersample=SUPERSAMPLE,
             cull=True,
         )
-
-    if shutter == 0 or len(surface) == 1:
-        drawn = draw(surface[frame], K, SUPERSAMPLE)
         return drawn.image, drawn.depth
     before, after = max(frame - 1, 0), min(frame + 1, len(surface) - 1)
     velocity = (surface[after] - surface[before]) / (after - before)
-    total, depth = np.zeros(background.shape, np.float32), None
+    moments = []
     for sample in range(BLUR_SAMPLES):
         time = shutter * ((sample + 0.5) / BLUR_SAMPLES - 0.5)
         shifted = K.copy()
         shifted[:2, 2] += [(sample % 2) / 2 - 0.25, (sample // 2) / 2 - 0.25]
-        drawn = draw(surface[frame] + time * velocity, shifted, 1)
-        total += drawn.image
-        if sample == BLUR_SAMPLES // 2:
-            depth = drawn.depth
-    if depth is None:
-        raise ValueError(f"{BLUR_SAMPLES} moments, at least 1")
-    return (total / BLUR_SAMPLES + 0.5).astype(np.uint8), depth
+        moments.append((surface[frame] + time * velocity, shifted))
+    return render_moments(moments, faces, lit, background)

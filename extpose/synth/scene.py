@@ -21,12 +21,13 @@ from extpose.raster import Light, vertex_normals
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import ClipTargets
 from extpose.synth.appearance import Outfit, cloth_color, dress
-from extpose.synth.background import Backdrop, paint_backdrop
+from extpose.synth.background import paint_backdrop
 from extpose.synth.motion import JOINTS, MOTIONS, Motion
 from extpose.synth.photographs import Photographs
-from extpose.synth.posing import Bones, Skin, find_bones, shape_body, skin_mesh
+from extpose.synth.posing import Bones, Skin, find_bones, shape_body, skin_mesh, skin_normals
 from extpose.synth.props import Mesh, Prop, draw_held, draw_obstacle, make_seat
 from extpose.synth.sensor import Degradation, sample_degradation
+from extpose.synth.surroundings import Backdrop
 from extpose.synth.world import Camera, Person, Purpose, make_rng, sample_camera, sample_person
 
 MIN_DEPTH = 0.4
@@ -103,12 +104,7 @@ def build_body_scene(stage: Stage, config: SynthConfig, index: int) -> Scene:
     look = streams[Purpose.LOOK]
     outfit = dress(stage.body, look)
     backdrop = paint_backdrop(
-        config.image_size,
-        camera.K,
-        camera.R[0],
-        eye_level=float(camera.position[0, 1]),
-        photographs=stage.photographs,
-        rng=look,
+        camera, figure.person.pelvis_world, photographs=stage.photographs, rng=look
     )
     regressor = stage.body.coco_regressor
     targets = make_targets(stage.body, figure.person, camera, figure.root_rest)
@@ -129,7 +125,7 @@ def build_body_scene(stage: Stage, config: SynthConfig, index: int) -> Scene:
         targets=targets,
         light=sample_light(backdrop, camera, look),
         backdrop=backdrop,
-        shadow=float(look.uniform(0.15, 0.6)) if backdrop.has_floor else 0.0,
+        shadow=float(look.uniform(0.15, 0.6)),
         degradation=sample_degradation(config.image_size, look),
     )
 
@@ -171,10 +167,12 @@ def _wear(stage: Stage, figure: Figure, outfit: Outfit, backdrop: Backdrop, came
     faces = stage.body.faces.numpy()
     normals = vertex_normals(figure.shaped, faces)
     dressed = figure.shaped + outfit.offset[:, None] * normals
+    seen = figure.seen_by(camera)
     return Prop(
-        vertices_cam=skin_mesh(dressed, stage.skin, figure.seen_by(camera)),
+        vertices_cam=skin_mesh(dressed, stage.skin, seen),
         faces=faces,
         colors=outfit.colors * backdrop.tint,
+        normals=skin_normals(vertex_normals(dressed, faces), stage.skin, seen),
     )
 
 
@@ -195,27 +193,27 @@ def _add_others(
         away = middle - camera.position[0] * [1, 0, 1]
         away /= max(float(np.linalg.norm(away)), 1e-6)
         aside = np.array([-away[2], 0.0, away[0]]) * rng.choice([-1.0, 1.0])
-        behind = rng.choice([rng.uniform(-0.3, 0.6), rng.uniform(0.6, 7)], p=[0.3, 0.7])
+        near = float(np.linalg.norm(middle[[0, 2]] - backdrop.centre))
+        far = np.clip(backdrop.radius - near - 0.5, 0.7, 7)
+        behind = rng.choice([rng.uniform(-0.3, 0.6), rng.uniform(0.6, far)], p=[0.3, 0.7])
         lateral = rng.uniform(0.75, 1.5) if behind < 0.6 else rng.uniform(0.2, 1.0 + 0.5 * behind)
         moved = middle + away * behind + aside * lateral
         person = replace(other.person, pelvis_world=other.person.pelvis_world + moved)
-        outfit = dress(stage.body, rng)
-        yield _wear(stage, replace(other, person=person), outfit, backdrop, camera)
+        other = replace(other, person=person)
+        yield _wear(stage, other, dress(stage.body, rng), backdrop, camera)
+        if person.is_seated:
+            yield _put(_draw_seat(other, rng), camera, backdrop)
 
 
 def _add_props(
     figure: Figure, camera: Camera, backdrop: Backdrop, rng: np.random.Generator
 ) -> Iterator[Prop]:
-    """A seat below who sits, things in front or behind, something in the hand."""
+    """A seat below who sits, a thing in front or behind, something in the hand."""
     middle = len(camera.R) // 2
     pelvis = figure.person.pelvis_world[middle]
     meshes: list[Mesh] = []
-    if figure.person.is_seated and rng.random() < 0.8:
-        turn = Rotation.from_matrix(figure.bones.turned[middle, 0])
-        facing = turn.apply([0, 0, 1.0])
-        heading = Rotation.from_euler("y", np.arctan2(facing[0], facing[2]))
-        seat = make_seat(max(pelvis[1] - SEAT_BELOW, 0.15), cloth_color(rng))
-        meshes.append(seat.move(heading.as_matrix(), pelvis * [1, 0, 1]))
+    if figure.person.is_seated:
+        meshes.append(_draw_seat(figure, rng))
     if rng.random() < 0.35:
         away = (camera.position[middle] - pelvis) * [1, 0, 1]
         length = max(float(np.linalg.norm(away)), 1e-6)
@@ -224,16 +222,30 @@ def _add_props(
         heading = Rotation.from_euler("y", np.arctan2(away[0], away[2]) + rng.normal(0, 0.5))
         place = pelvis * [1, 0, 1] + part * away + aside
         meshes.append(draw_obstacle(rng).move(heading.as_matrix(), place))
-    num_frames = len(camera.R)
     for mesh in meshes:
-        still = np.broadcast_to(mesh.vertices, (num_frames, *mesh.vertices.shape))
-        yield Prop(
-            vertices_cam=camera.to_camera(still),
-            faces=mesh.faces,
-            colors=mesh.colors * backdrop.tint,
-        )
+        yield _put(mesh, camera, backdrop)
     if rng.random() < 0.12:
         yield _hold(draw_held(rng), figure, camera, backdrop, rng)
+
+
+def _draw_seat(figure: Figure, rng: np.random.Generator) -> Mesh:
+    """A chair under who sits, where they are in the middle of the clip."""
+    middle = len(figure.bones.turned) // 2
+    pelvis = figure.person.pelvis_world[middle]
+    facing = figure.bones.turned[middle, 0, :, 2]
+    heading = Rotation.from_euler("y", np.arctan2(facing[0], facing[2]))
+    seat = make_seat(max(pelvis[1] - SEAT_BELOW, 0.15), cloth_color(rng))
+    return seat.move(heading.as_matrix(), pelvis * [1, 0, 1])
+
+
+def _put(mesh: Mesh, camera: Camera, backdrop: Backdrop) -> Prop:
+    """A thing that does not move."""
+    still = np.broadcast_to(mesh.vertices, (len(camera.R), *mesh.vertices.shape))
+    return Prop(
+        vertices_cam=camera.to_camera(still),
+        faces=mesh.faces,
+        colors=mesh.colors * backdrop.tint,
+    )
 
 
 def _hold(
@@ -302,6 +314,15 @@ def project(
 ) -> Float64[np.ndarray, "*t 2"]:
     """Pinhole projection to pixels."""
     return (points_cam[..., :2] / points_cam[..., 2:]) @ K[:2, :2].T + K[:2, 2]
+
+
+def outline(
+    vertices_cam: Float64[np.ndarray, "t v 3"], K: Float64[np.ndarray, "3 3"]
+) -> Float64[np.ndarray, "t 4"]:
+    """The boxes (x0 y0 x1 y1) of a mesh in the picture, wherever they leave it."""
+    x, y = (vertices_cam[..., i] / vertices_cam[..., 2] for i in range(2))
+    sides = [K[row, 0] * x + K[row, 1] * y + K[row, 2] for row in range(2)]
+    return np.stack([*(side.min(1) for side in sides), *(side.max(1) for side in sides)], -1)
 
 
 def sample_light(backdrop: Backdrop, camera: Camera, rng: np.random.Generator) -> Light:

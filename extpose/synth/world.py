@@ -19,7 +19,7 @@ from extpose.schema import Split
 from extpose.synth.motion import JOINTS, SOURCE_LEG, Motion, sample_motion
 from extpose.synth.poses import compose_motion
 
-WORLD_VERSION = 5
+WORLD_VERSION = 6
 """Raised with every change after which the same seed gives other clips."""
 
 PERSON_HEIGHT = 1.72
@@ -39,6 +39,15 @@ COMPOSED = 0.45
 """Share of motions that are composed of key poses; the others are recorded."""
 ARM_SPREAD = 0.14
 """Radians by which arms are held away from the body: the recorded figure is thinner than ours."""
+
+
+MOST_BENT = 2.6
+"""Radians of a knee or an elbow."""
+HINGES = (
+    *(("left_knee", 0, 0.0, MOST_BENT), ("right_knee", 0, 0.0, MOST_BENT)),
+    *(("left_elbow", 1, -MOST_BENT, 0.0), ("right_elbow", 1, 0.0, MOST_BENT)),
+)
+"""Joint, the part of its axis-angle that bends it, least and most."""
 
 
 class Purpose(IntEnum):
@@ -111,6 +120,7 @@ def sample_person(
         _borrow_arms(rotations, motions, weights, config, rng)
         extent = 1.0
     _add_variation(rotations, config.fps, extent, rng)
+    _limit_hinges(rotations)
     heading = Rotation.from_euler("y", rng.uniform(0, 2 * np.pi))
     rotations[:, 0] = (heading * Rotation.from_rotvec(rotations[:, 0])).as_rotvec()
     middle = root[len(root) // 2] * [1, 0, 1]
@@ -155,6 +165,13 @@ def _add_variation(
     rotations[:, 1:] = turned.as_rotvec().reshape(len(rotations), -1, 3)
 
 
+def _limit_hinges(rotations: np.ndarray) -> None:
+    """Knees and elbows bend one way and not without end; recordings and variation do not know."""
+    for joint, axis, low, high in HINGES:
+        angle = rotations[:, JOINTS.index(joint), axis]
+        rotations[:, JOINTS.index(joint), axis] = np.clip(angle, low, high)
+
+
 def sample_camera(
     pelvis_world: Float64[np.ndarray, "t 3"], config: SynthConfig, *, rng: np.random.Generator
 ) -> Camera:
@@ -180,7 +197,8 @@ def sample_camera(
     is_close = view == "close"
     shift_x = rng.uniform(-0.12, 0.12) * width * (2.0 if is_close else 1.0)
     shift_y = rng.uniform(-0.06, 0.06) * height
-    part = rng.uniform(-0.5, 0.6) if is_close else 0.0
+    # Of who squats or lies there is less above and below the pelvis.
+    part = rng.uniform(-0.5, 0.5) * min(middle[1] / 0.95, 1.0) if is_close else 0.0
     aim = middle + np.array([shift_x * metres, shift_y * metres + part, 0.0])
     aim = aim + carried + rng.uniform(0.5, 1.0) * rest * [1, 0.7, 1]
     below = middle[1] - eye_level

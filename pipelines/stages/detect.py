@@ -8,7 +8,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -20,8 +20,9 @@ from extpose.detect.people import Detections, IdentifiedDetections
 from extpose.detect.plugs import VideoDetector, start_video
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, make_location
-from extpose.video import probe, read_frames
-from pipelines.rows import Failure, fail_with, failure_of, pack_arrays
+from extpose.video import probe
+from extpose.video_index import VideoIndex
+from pipelines.rows import Failure, fail_with, failure_of, pack_arrays, read_unit
 from pipelines.watched import Beat, Watched, WorkDied
 
 T = TypeVar("T")
@@ -112,9 +113,10 @@ def detect_unit(
     times: list[float] = []
     people: list[Detections] = []
     try:
-        video = make_location(row["path"])
-        frames = prefetch(read_frames(video, row["start"], row["stop"]), PREFETCH)
-        find = open_video(detector, video, row["start"])
+        # While it skips, nothing else beats: the first frame is being waited for.
+        read = read_unit(row, on_skip=lambda index: beat(f"frame {index}: decoder"))
+        frames = prefetch(read, PREFETCH)
+        find = open_video(detector, row)
     except Exception as error:
         return failure_of(error)
     for index in range(row["start"], row["stop"]):
@@ -160,11 +162,15 @@ def check_detections(detections: Detections) -> None:
 
 
 def open_video(
-    detector: Detector | VideoDetector, video: Location, start: int
+    detector: Detector | VideoDetector, row: Mapping[str, Any]
 ) -> Callable[[np.ndarray], Detections]:
-    """What finds the people of the video's frames from `start` on, called in their order."""
-    num_frames = probe(video).num_frames if isinstance(detector, VideoDetector) else 0
-    return start_video(detector, video, first_frame=start, num_frames=num_frames)
+    """What finds the people of the unit's frames, called in their order."""
+    path, num_frames = make_location(row["path"]), 0
+    if isinstance(detector, VideoDetector):
+        text = row.get("index")
+        info = VideoIndex.from_text(text, path).info if text else probe(path)
+        num_frames = info.num_frames
+    return start_video(detector, path, first_frame=row["start"], num_frames=num_frames)
 
 
 def given_ids(people: list[Detections]) -> dict[str, np.ndarray]:

@@ -10,9 +10,7 @@ from extpose.config import DetectConfig, DetectorName
 from extpose.detect.hand_tracks import track_hands
 from extpose.detect.plugs import build_detector
 from extpose.detect.wrist_hands import HandFinder, WristHands, open_hand_finder
-from extpose.storage import make_location
-from extpose.video import read_frames
-from pipelines.rows import fail, pack_arrays, unpack_arrays
+from pipelines.rows import fail, pack_arrays, read_unit, unpack_arrays
 from pipelines.track_rows import bundle_tracks, unbundle_filtered, unbundle_tracks
 
 
@@ -34,13 +32,11 @@ class FindHands:
         try:
             arrays = unpack_arrays(row["tracks"])
             people = list(unbundle_tracks(arrays))
-            frames = (
-                (frame.index, frame.rgb)
-                for frame in read_frames(make_location(row["path"]), row["start"], row["stop"])
-            )
+            frames = ((frame.index, frame.rgb) for frame in read_unit(row))
             found = track_hands(frames if people else [], people, self._finder, self._config)
             filtered = [*unbundle_filtered(arrays), *found.filtered]
-            bundle = bundle_tracks(found.tracks, filtered, int(arrays["num_frames"]))
+            counts = {name: int(arrays[name]) for name in ("num_frames", "num_empty")}
+            bundle = bundle_tracks(found.tracks, filtered, **counts)
             bundle["hands"] = np.array(json.dumps([count.as_row() for count in found.counts]))
         except Exception as error:
             return fail(row, error)

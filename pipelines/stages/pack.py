@@ -16,10 +16,8 @@ from extpose.data.shards import ShardInfo, ShardWriter
 from extpose.detect.people import Track
 from extpose.errors import ExtPoseError, VideoError
 from extpose.schema import Clip
-from extpose.storage import make_location
-from extpose.video import read_frames
 from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
-from pipelines.rows import Failure, failure_of, quarantine, unit_of, unpack_arrays
+from pipelines.rows import Failure, failure_of, quarantine, read_unit, unit_of, unpack_arrays
 from pipelines.track_rows import unbundle_tracks
 
 
@@ -84,6 +82,7 @@ class Packer:
             num_tracks=len(tracks) + reasons.total(),
             written_tracks=len(tracks),
             filtered_tracks=dict(sorted(reasons.items())),
+            empty_detections=int(arrays["num_empty"]),
             track_quality=json.loads(str(arrays["entries"])) if "entries" in arrays else [],
             frame_spans=_runs(unit.start, fates),
             track_spans=_track_spans(arrays),
@@ -141,7 +140,7 @@ def _seconds(row: dict[str, Any], kind: str, stages: tuple[str, ...]) -> dict[st
 def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
     """The unit's frames; an `OSError` of the source must not look like one of the output."""
     try:
-        for frame in read_frames(make_location(unit.path), unit.start, unit.stop):
+        for frame in read_unit(vars(unit)):
             yield frame.index, frame.rgb
     except OSError as error:
         raise VideoError(unit.path, "truncated", str(error)) from error

@@ -97,7 +97,7 @@ def _live(victim: Victim) -> None:
         raise
 
 
-def slow_worker(settings: dict[str, TrainConfig]) -> str:
+def slow_worker(settings: dict[str, TrainConfig]) -> None:
     """In place of a Ray Train worker's function: leaves its process id, and takes its time."""
     from pipelines.train import _worker
 
@@ -106,7 +106,7 @@ def slow_worker(settings: dict[str, TrainConfig]) -> str:
     folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
     slow_down(config)
-    return _worker(settings)
+    _worker(settings)
 
 
 def slow_down(config: TrainConfig) -> None:

@@ -1,6 +1,9 @@
 """What is told of samples, frames and videos; samples made again."""
 
+import functools
 import json
+import operator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from extpose import storage
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.errors import ExtPoseError
 from extpose.storage import S3Path
+from pipelines import validate
 from pipelines.accounts import account_faults
 from pipelines.detections import KeptDetect
 from pipelines.explain import explain
@@ -172,3 +176,31 @@ def test_balanced_accounts_have_no_fault_and_each_fault_is_named(videos, tmp_pat
     other = outcome | {"sha256": "0"}
     assert "its marker says 0" in faults_with(marker, other)
     assert list(account_faults(tmp_path)) == []
+
+
+def test_a_manifest_with_a_damaged_field_is_told_and_stops_nothing(data, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(data, folder)
+    reports = {path: validate._check(path, None, None) for path in validate.list_shards(folder)}
+    monkeypatch.setattr(validate, "_check", lambda path, *_: reports[path])
+    path = folder / "manifest.json"
+    text = path.read_text()
+    manifest = json.loads(text)
+    places = [(), ("frame_counts",), ("video_counts",), ("settings",), ("shards", 0), ("videos", 0)]
+    for place in places:
+        for name in functools.reduce(operator.getitem, place, manifest):
+            for changes in ({}, {name: [None]}, {name: {"x": "y"}}):
+                damaged = json.loads(text)
+                values = functools.reduce(operator.getitem, place, damaged)
+                del values[name]
+                values |= changes
+                path.write_text(json.dumps(damaged))
+                kinds = {finding.fault.kind for finding in find_faults(folder)}
+                if place != ("settings",) and (place != ("videos", 0) or name == "video_id"):
+                    assert kinds & {"bad_manifest", "count_mismatch"}, (place, name, changes)
+    for name, value in (("shards", [1]), ("videos", [1]), ("frame_counts", {})):
+        path.write_text(json.dumps(manifest | {name: value}))
+        told = [f for f in find_faults(folder) if f.fault.kind == "bad_manifest"]
+        assert told
+        assert all(f.path == str(path) for f in told)
+    assert "frame_counts: filtered: is missing" in "\n".join(map(str, told))

@@ -23,8 +23,12 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(index)
         return simulate(make_people(1, seed=index), load_noise(), fps=30.0, seed=index, repeats=1)
 
+    def open_nothing(*_: object, photographs: object) -> None:
+        assert photographs == "photographs"
+
     monkeypatch.setattr(pipelines.fit_noise, "observe_renders", look)
-    monkeypatch.setattr(pipelines.fit_noise, "open_studio", lambda *_: None)
+    monkeypatch.setattr(pipelines.fit_noise, "open_studio", open_nothing)
+    monkeypatch.setattr(pipelines.fit_noise, "load_photographs", lambda *_: "photographs")
     monkeypatch.setattr(pipelines.fit_noise, "open_detector", lambda: None)
     monkeypatch.setattr(pipelines.fit_noise, "fetch", Path)
     return made
@@ -42,6 +46,23 @@ def test_a_second_run_looks_at_nothing_again(tmp_path: Path, looks: list[int]) -
     fit(options)
     assert len(looks) == 9
     assert options.out.read_bytes() == first
+
+
+@pytest.mark.parametrize("change", ["WORLD_VERSION", "detector_identity"])
+def test_findings_of_another_world_or_detector_are_not_taken(
+    tmp_path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    options = FitNoiseArgs(
+        out=tmp_path / "noise.json", work=tmp_path / "work", num_clips=2, num_held_out=2
+    )
+    fit(options)
+    before = len(looks)
+    other = 99 if change == "WORLD_VERSION" else lambda *_: "another"
+    monkeypatch.setattr(pipelines.fit_noise, change, other)
+    fit(options)
+    assert len(looks) == 2 * before
+    noise = load_noise(options.out)
+    assert (noise.world_version == 99) != (noise.detector_identity == "another")
 
 
 def test_too_few_clips_are_refused(tmp_path: Path) -> None:

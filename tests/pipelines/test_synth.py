@@ -108,8 +108,34 @@ def test_the_plan_names_every_clip_once_and_refuses_none(tmp_path: Path) -> None
     units = plan_units(config_for(tmp_path, num_clips=7, clips_per_shard=3))
     assert [(unit.start, unit.stop) for unit in units] == [(0, 3), (3, 6), (6, 7)]
     assert len({unit.identity for unit in units}) == 3
-    with pytest.raises(ValueError, match="num_clips is 0"):
-        plan_units(config_for(tmp_path, num_clips=0))
+    noisy, found = (
+        plan_units(config_for(tmp_path, keypoints=keypoints, body="hand"))[0].identity
+        for keypoints in ("noise", "detector")
+    )
+    assert noisy != found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_clips": 0}, "--num-clips is 0"),
+        ({"num_frames": 0}, "--num-frames is 0"),
+        ({"num_frames": 65}, "--num-frames is 65"),
+        ({"clips_per_shard": 0}, "--clips-per-shard is 0"),
+        ({"workers": -1}, "--workers is -1"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"fps": 0.0}, "--fps is 0"),
+        ({"fps": float("nan")}, "--fps is nan"),
+        ({"image_size": (0, 128)}, "--image-size is 0"),
+        ({"crop": CropConfig(size=0)}, "--crop.size is 0"),
+    ],
+)
+def test_impossible_options_are_named_before_any_work(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ExtPoseError, match=message):
+        synthesize(config_for(tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_disk_that_cannot_be_written_is_named(

@@ -9,6 +9,7 @@ import torch
 
 from extpose.config import CropConfig, SynthConfig
 from extpose.data.shards import encode_clip
+from extpose.detect.people import Detections
 from extpose.errors import AssetError
 from extpose.motion import pose_body
 from extpose.raster import render_mesh
@@ -105,6 +106,35 @@ def test_what_is_behind_a_hand_or_outside_is_not_seen(studio: Studio, scenes: li
         covered = [replace(shot, depth=np.full_like(shot.depth, 0.05)) for shot in shots]
         assert not find_seen(studio.body, scene, covered).any()
     assert 0.5 < np.nanmean(shares) < 0.98
+
+
+def test_a_hand_detector_gives_the_evidence(studio: Studio) -> None:
+    config = replace(CONFIG, keypoints="detector")
+    exact = project((scene := build_scene(studio, config, 0)).evidence_cam, scene.camera.K).astype(
+        np.float32
+    )
+
+    def see(num_keypoints: int) -> Studio:
+        frames = iter(exact)
+
+        def observer(rgb: np.ndarray) -> Detections:
+            points = next(frames)[:num_keypoints]
+            box = np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
+            sure = np.full((1, num_keypoints, 1), 0.5, np.float32)
+            return Detections(
+                bbox_xyxy=box[None],
+                scores=np.ones(1, np.float32),
+                keypoints_2d=np.concatenate([points[None], sure], -1),
+            )
+
+        return replace(studio, observer=observer)
+
+    clip = make_synthetic_clip(see(21), config, 0)
+    assert clip.meta.detector == "mediapipe-hands"
+    assert clip.is_detected.all()
+    np.testing.assert_array_equal(clip.keypoints_2d[..., :2], exact)
+    with pytest.raises(ValueError, match="17 keypoints, asked 21"):
+        make_synthetic_clip(see(17), config, 0)
 
 
 def test_bodies_need_motion() -> None:

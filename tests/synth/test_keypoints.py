@@ -102,7 +102,7 @@ def test_fingers_are_not_taken_for_each_other() -> None:
     track = find_track(
         [np.zeros((256, 256, 3), np.uint8)] * num_frames,
         [np.ones((256, 256), np.float32)] * num_frames,
-        vertices_img=np.tile([[100.0, 100.0], [120.0, 120.0]], (num_frames, 1, 1)),
+        boxes=np.tile([100.0, 100.0, 120.0, 120.0], (num_frames, 1)),
         keypoints_img=np.tile(place, (num_frames, 1, 1)),
         keypoints_depth=np.ones((num_frames, 21)),
         config=SynthConfig(out=Path("unused"), body="hand", image_size=(256, 256)),

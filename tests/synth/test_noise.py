@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extpose.config import DetectConfig
+from extpose.detect.plugs import detector_identity
 from extpose.errors import AssetError, ExtPoseError
 from extpose.synth.noise import (
     FITTED,
     HIDDEN,
     KINDS,
     OPPOSITE,
+    ORIGIN,
     VISIBLE,
     DetectorNoise,
     Evidence,
@@ -41,7 +44,7 @@ def quiet(**changes: object) -> DetectorNoise:
     still = {
         name: np.zeros_like(value) if isinstance(value, np.ndarray) else 0.0
         for name, value in asdict(noise).items()
-        if name not in ("detector", "fps", "core", "tail")
+        if name not in (*ORIGIN, "fps", "core", "tail")
     }
     tiny = {"core": np.full((9, 3), 1e-6), "tail": np.full((9, 3), 1e-6)}
     return replace(noise, **{**still, **tiny, **changes})
@@ -64,6 +67,7 @@ def test_the_packaged_parameters_are_small_and_plausible() -> None:
     assert FITTED.stat().st_size < 20_000
     noise = load_noise()
     assert noise.detector == "movenet-thunder"
+    assert noise.detector_identity == detector_identity("movenet", DetectConfig())
     for share in (noise.tail_share, noise.collapse, noise.swap, noise.miss):
         assert (share >= 0).all()
         assert (share <= 0.6).all()

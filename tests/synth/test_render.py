@@ -76,7 +76,8 @@ def test_the_mesh_is_in_the_picture_where_the_truth_says(studio: Studio) -> None
     (shot,) = film(studio, scene, plain, 2)
     vertices, _ = replay(studio, scene.targets)
     faces, K = studio.body.faces.numpy(), scene.camera.K
-    drawn = render_mesh(vertices[0], faces, np.zeros_like(vertices[0]), K, scene.backdrop.image)
+    white = np.full((*CONFIG.image_size, 3), 255, np.uint8)
+    drawn = render_mesh(vertices[0], faces, np.zeros_like(vertices[0]), K, white)
     covered, changed = drawn.face_id >= 0, shot.rgb.astype(int).min(-1) < 90
     assert covered.sum() > 300
     assert (covered & changed).sum() / (covered | changed).sum() > 0.9
@@ -102,7 +103,11 @@ def _without_dirt(scene: Scene) -> Scene:
         ),
         props=(),
         shadow=0.0,
-        backdrop=replace(scene.backdrop, image=np.full_like(scene.backdrop.image, 255)),
+        backdrop=replace(
+            scene.backdrop,
+            panorama=np.full_like(scene.backdrop.panorama, 255),
+            detail=np.full_like(scene.backdrop.detail, 128),
+        ),
         degradation=clean,
         light=Light(),
     )

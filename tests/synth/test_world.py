@@ -16,7 +16,7 @@ from extpose.synth.appearance import dress
 from extpose.synth.hand_scene import find_border
 from extpose.synth.hands import compose_hand
 from extpose.synth.motion import JOINTS
-from extpose.synth.photographs import PANORAMAS, look_up, read_panorama
+from extpose.synth.photographs import PANORAMAS, read_panorama
 from extpose.synth.poses import STANCES, compose_motion
 from extpose.synth.posing import find_bones, gather_skin, shape_body, skin_mesh
 from extpose.synth.props import Mesh, draw_held, draw_obstacle, make_ball, make_box
@@ -114,17 +114,6 @@ def test_the_border_of_the_hand_is_one_loop() -> None:
     loop = find_border(model.faces.numpy())
     assert len(set(loop.tolist())) == len(loop) > 10
     assert model.v_template[loop, 0].min() > model.joints_template[0, 0]
-
-
-def test_a_panorama_is_looked_up_the_right_way_round() -> None:
-    """Up is the zenith, +z its middle, +x (the left of who looks along +z) its left half."""
-    picture = np.zeros((90, 180, 3), np.uint8)
-    picture[..., 0] = np.arange(180)
-    picture[..., 1] = np.arange(90)[:, None]
-    rays = np.array([[[0.0, 0, 1], [1, 0, 0], [-1, 0, 0], [0, 1, 0.01], [0, -1, 0.01]]])
-    found = look_up(picture, rays, 0.0)[0].astype(int)
-    np.testing.assert_allclose(found[:3, 0], [90, 45, 135], atol=1)
-    np.testing.assert_allclose(found[:, 1], [45, 45, 45, 0, 89], atol=1)
 
 
 def test_no_place_is_in_two_splits() -> None:
