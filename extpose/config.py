@@ -117,11 +117,15 @@ class PreprocessConfig:
     """Where more, as many are started as the cluster has room for; 0: always `num_detectors`."""
     gpus_per_detector: float = 0.0
     """A fraction lets several detectors share one GPU."""
+    num_hand_finders: int = 0
+    """Processes that look for hands (`--body mano`); 0: as many as detectors. Only those with
+    `--detect.hands wholebody` need a GPU, the detectors' share of one."""
     max_memory: float = 0.0
     """GiB for all processes on this machine together: fewer units are then under way at a time, and
     what cannot fit is refused before the start. 0: no limit."""
     frame_seconds: float = 120.0
-    """A detector that is silent for longer on one frame is killed and replaced."""
+    """A detector that is silent for longer on one frame, or on those that it takes at once, is
+    killed and replaced."""
     tries: int = 3
     """A unit whose processes die this often is quarantined."""
     stall_seconds: float = 3600.0
@@ -136,7 +140,7 @@ class PreprocessConfig:
     """Read every video, also those whose size and time of change are the known ones."""
     keep_detections: bool = True
     """Keep what the detector found (`detections/`, a hundredth of the shards' bytes): other crops,
-    drawings or tracking then need no second detection."""
+    drawings, tracking or hands then need no second detection."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)

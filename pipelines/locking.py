@@ -26,7 +26,7 @@ from pathlib import Path
 from extpose import storage
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, S3Path
-from pipelines.committed import DETECTIONS, MARKERS, WriteError, remove, write_text
+from pipelines.committed import DETECTIONS, MARKERS, SOURCES, WriteError, remove, write_text
 
 LEASES = "leases"
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _lock(out: Path) -> Iterator[None]:
             storage.make_folder(out / MARKERS)
         except OSError as error:
             raise WriteError(f"{out}: cannot be written ({error})") from error
-        for folder in (out, out / MARKERS, out / DETECTIONS):
+        for folder in (out, out / MARKERS, out / DETECTIONS, out / SOURCES):
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
         yield

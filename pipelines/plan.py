@@ -30,8 +30,9 @@ PIPELINE_VERSION = 2
 CHEAP_SKIP = 1024
 """Frames that may be decoded and dropped before any unit: next to nothing beside detection."""
 WORK_SETTINGS = (
-    "num_detectors", "max_detectors", "gpus_per_detector", "max_memory", "frame_seconds", "tries",
-    "stall_seconds", "dry_run", "redo", "prune", "rehash", "keep_detections",
+    "num_detectors", "max_detectors", "gpus_per_detector", "num_hand_finders", "max_memory",
+    "frame_seconds", "tries", "stall_seconds", "dry_run", "redo", "prune", "rehash",
+    "keep_detections",
 )  # fmt: skip
 """How the work is done decides no byte."""
 
@@ -52,10 +53,11 @@ class PlannedVideo:
     message: str = ""
 
 
-def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
+def settings_of(config: PreprocessConfig, detector: str, hands: str = "") -> dict[str, Any]:
     """What decides the content of shards, besides the videos.
 
-    `detector` is its identity: the hash of its weights; its name alone is in the config.
+    `detector` is its identity: the hash of its weights; its name alone is in the config. `hands` is
+    that of the networks that find hands, where there are any besides the detector's.
     """
     settings = asdict(config)
     for name in FILE_SETTINGS:
@@ -63,7 +65,8 @@ def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
     for name in ("source", "out", *WORK_SETTINGS):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
-    return {"versions": versions, "detector_identity": detector, **settings}
+    identities = {"detector_identity": detector} | ({"hands_identity": hands} if hands else {})
+    return {"versions": versions, **identities, **settings}
 
 
 def plan_videos(

@@ -46,7 +46,9 @@ def find_sources(paths: Iterable[Location], out: Location | None = None) -> Sour
     kinds = dict(sorted(counts.items()))
     if not videos:
         detail = f", only other files: {say_others(kinds)}" if kinds else ""
-        raise ExtPoseError(f"{', '.join(map(str, paths))}: no videos{detail}")
+        raise ExtPoseError(
+            f"{', '.join(map(str, paths))}: no videos{detail} (pictures: `extpose ingest pictures`)"
+        )
     return Sources(videos=sorted(videos, key=lambda path: path.parts), others=kinds)
 
 

@@ -16,9 +16,17 @@ from extpose.storage import S3Path
 from pipelines import validate
 from pipelines.accounts import account_faults
 from pipelines.detections import KeptDetect
+from pipelines.environment import find_environment, note_environment, read_environments
 from pipelines.explain import explain
 from pipelines.ledger import Outcome, open_output
-from pipelines.plan import make_manifest, plan_videos, settings_of, survey_units
+from pipelines.plan import (
+    make_manifest,
+    plan_videos,
+    quarantine_rows,
+    settings_of,
+    survey_units,
+)
+from pipelines.preprocess_page import write_page
 from pipelines.rebuild import read_members, rebuild
 from pipelines.sources.folder import find_videos
 from pipelines.stages.pack import pack
@@ -46,12 +54,16 @@ def make_folder(videos: Path, out: storage.Location) -> None:
     with open_output(out):
         planned = plan_videos(find_videos([videos]), config, decisive)
         units = [unit for video in planned for unit in video.units]
+        environment = note_environment(out)
         stage = KeptDetect(lambda: detect_alone(spec.build(config.detect)), out)
         for unit in units:
-            pack(track(stage(vars(unit)), config=config.detect), config=config, detector=spec.name)
+            row = track(stage(vars(unit)), config=config.detect)
+            pack(row, config=config, detector=spec.name, environment=environment)
         done: dict[str, Outcome] = survey_units(units, config, decisive).done
         manifest = make_manifest(planned, lambda unit: done[unit.name], decisive, config.split)
         storage.write_bytes(out / "manifest.json", json.dumps(manifest).encode())
+        rows = quarantine_rows(planned, lambda unit: done[unit.name])
+        write_page(out, manifest, done.values(), rows)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +95,7 @@ def test_a_clip_is_explained(data, videos):
     assert facts["detector"] == "boxes; boxes 1"
     assert facts["passed min_track_frames"] == "15 of at least 8"
     assert facts["setting crop.size"] == "64"
+    assert facts["made with"].endswith("of versions.json; here are the same")
     assert "setting versions.code" in facts
 
 
@@ -124,6 +137,30 @@ def test_a_sample_is_made_again(data, videos, tmp_path):
         rebuild(key, data, source=videos / "nobody.mp4", detector=box_detector())
     with pytest.raises(ExtPoseError, match="detector_identity: boxes 1, now boxes 2"):
         rebuild(key, data, detector=replace(box_detector(), identity="2"))
+
+
+def test_other_libraries_are_named(videos, tmp_path, monkeypatch):
+    make_folder(videos, tmp_path)
+    key = keys_of(tmp_path)[0]
+    here = find_environment()
+    monkeypatch.setattr("pipelines.environment.find_environment", lambda: here | {"av": "0.1"})
+    made = rebuild(key, tmp_path, detector=box_detector())
+    assert made.differing == (), "recorded, and no part of what a unit is"
+    assert made.libraries == (f"av: {here['av']}, now 0.1",)
+    told = facts_of(explain(key, tmp_path))["made with"]
+    assert told.endswith(f"here are others: av: {here['av']}, now 0.1")
+    note_environment(tmp_path)
+    assert len(read_environments(tmp_path)) == 2
+    assert "libavcodec" in here["ffmpeg"]
+
+
+def test_a_folder_has_a_page(data):
+    page = (data / "report.html").read_text()
+    assert "<td>frames</td><td>110</td><td>44</td><td>56</td><td>10</td>" in page
+    assert "<td>no_people</td><td>12</td>" in page
+    assert "frame 0: poison" in page
+    assert "No run has done anything yet" in page
+    assert "libavcodec" in page
 
 
 def test_a_changed_sample_is_told_by_member(videos, tmp_path):

@@ -47,8 +47,8 @@ def videos(tmp_path_factory) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Everything but what holds times: the markers, the timing, what is known of the videos."""
-    timed = ("timing.json", "probes.json")
+    """Everything but what holds times: markers, timing and its page, what is known of videos."""
+    timed = ("timing.json", "probes.json", "report.html")
     files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name not in timed]
     return {p.name: p.read_bytes() for p in files}
 
