@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extpose.raster import Light, Rendering, render_mesh, vertex_normals
+from extpose.raster import Light, Rendering, render_mesh, render_moments, vertex_normals
 
 WHITE = Light(ambient=1.0, diffuse=0.0)
 K = np.array([[100.0, 0, 32], [0, 100.0, 24], [0, 0, 1]])
@@ -142,6 +142,25 @@ def test_supersampling_keeps_the_background_and_the_inside() -> None:
     outside[4:37, 9:42] = False
     np.testing.assert_array_equal(twice.image[outside], background[outside])
     np.testing.assert_array_equal(twice.image[8:15, 12:20], once.image[8:15, 12:20])
+
+
+def test_the_mean_of_moments() -> None:
+    """A square that moves by 10 pixels between two moments is half as bright at both ends."""
+    places = [
+        lift([(x, 10.0), (x + 20.2, 10.0), (x + 20.2, 30.2), (x, 30.2)], [2.0] * 4)
+        for x in (9.9, 19.9)
+    ]
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    moments = [(vertices, K) for vertices in places]
+    image, depth = render_moments(moments, faces, np.full((4, 3), 200.0), BLACK)
+    np.testing.assert_allclose(image[20, [5, 12, 25, 35, 42], 0], [0, 100, 200, 100, 0], atol=1)
+    assert np.isinf(depth[20, 12])
+    np.testing.assert_allclose(depth[20, 35], 2.0, rtol=1e-6)
+    still, _ = render_moments(moments[:1], faces, np.full((4, 3), 200.0), BLACK)
+    plain = render_mesh(places[0], faces, np.full((4, 3), 200.0), K, BLACK, light=WHITE)
+    np.testing.assert_array_equal(still, plain.image)
+    with pytest.raises(ValueError, match="4 vertices"):
+        render_moments(moments, faces + 2, np.full((4, 3), 200.0), BLACK)
 
 
 def test_light_comes_from_where_it_is_said_to() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from extpose.synth.background import paint_backdrop
-from extpose.synth.photographs import Panorama, Photographs
 from extpose.synth.surroundings import Backdrop, coarse_camera, coarsen_detail, look_around, smear
 from extpose.synth.world import Camera
+from tests.synth.photographs_made import make_photographs
 
 SIZE = (60, 80)
 K = np.array([[40.0, 0, 39.5], [0, 40, 29.5], [0, 0, 1]])
@@ -92,20 +92,7 @@ def test_motion_smears_along_its_direction() -> None:
 
 def test_rooms_are_large_enough_for_what_happens_in_them() -> None:
     """With photographs and without; the same random numbers paint the same place."""
-    rng = np.random.default_rng(0)
-    photographs = Photographs(
-        panoramas=(
-            Panorama(
-                rgb=np.full((32, 64, 3), 90, np.uint8),
-                sun_world=np.array([0.0, 1, 0]),
-                tint=np.ones(3),
-                radius=5.0,
-                has_floor=False,
-            ),
-        ),
-        pictures=(rng.integers(0, 255, (30, 40, 3)).astype(np.uint8),),
-        textures=(np.ones((64, 64), np.float32),),
-    )
+    photographs = make_photographs(has_floor=False)
     path = np.linspace([0.0, 0, 0], [9.0, 0, 0], 4)
     camera = Camera(K=K, R=np.tile(AHEAD, (4, 1, 1)), position=np.tile(EYE, (4, 1)))
     suns = set()
