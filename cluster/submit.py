@@ -22,6 +22,7 @@ import aiohttp
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from extpose.errors import ExtPoseError
+from extpose.training.source_code import describe_code
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def submit(verb_args: Sequence[str], config: SubmitConfig) -> int:
             runtime_env={
                 "working_dir": str(config.working_dir),
                 "excludes": list(EXCLUDES),
-                "env_vars": job_environment(config.env),
+                "env_vars": {**describe_code(config.working_dir), **job_environment(config.env)},
             },
         )
     except (RuntimeError, ValueError) as error:

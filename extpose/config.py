@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from extpose.engine_config import EngineConfig as EngineConfig
+from extpose.engine_config import Trainable as Trainable
 from extpose.model_config import ModelConfig as ModelConfig
 from extpose.model_config import Scope as Scope
 from extpose.objective_config import AdversaryConfig as AdversaryConfig
 from extpose.objective_config import LossConfig as LossConfig
 from extpose.storage import Location
+from extpose.validation_config import ValidationConfig as ValidationConfig
 
 DetectorName = Literal["movenet", "blazepose", "blazepose-full", "vitpose", "rtmpose", "keypoints"]
 """What finds people and their 2D keypoints; see docs/detectors.md."""
-Trainable = Literal["all", "qk", "first_half", "added"]
-"""What of the backbone is trained; see `training/trainable.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +117,15 @@ class PreprocessConfig:
     """Where more, as many are started as the cluster has room for; 0: always `num_detectors`."""
     gpus_per_detector: float = 0.0
     """A fraction lets several detectors share one GPU."""
+    num_hand_finders: int = 0
+    """Processes that look for hands (`--body mano`); 0: as many as detectors. Only those with
+    `--detect.hands wholebody` need a GPU, the detectors' share of one."""
     max_memory: float = 0.0
     """GiB for all processes on this machine together: fewer units are then under way at a time, and
     what cannot fit is refused before the start. 0: no limit."""
     frame_seconds: float = 120.0
-    """A detector that is silent for longer on one frame is killed and replaced."""
+    """A detector that is silent for longer on one frame, or on those that it takes at once, is
+    killed and replaced."""
     tries: int = 3
     """A unit whose processes die this often is quarantined."""
     stall_seconds: float = 3600.0
@@ -135,7 +140,7 @@ class PreprocessConfig:
     """Read every video, also those whose size and time of change are the known ones."""
     keep_detections: bool = True
     """Keep what the detector found (`detections/`, a hundredth of the shards' bytes): other crops,
-    drawings or tracking then need no second detection."""
+    drawings, tracking or hands then need no second detection."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
@@ -239,38 +244,11 @@ class DataConfig:
     """Probability that a clip's image is masked (a draw that masks both is repeated)."""
     mask_skeleton: float = 0.5
     max_damaged: float = 0.01
-    """A clip that cannot be read is replaced by the next one of its data set, and counted; training
-    ends when more than this share of all clips is such."""
+    """A clip that cannot be read is replaced by the next of its set and counted; training ends when
+    more than this share of all clips is such, and more than one of several shards holds."""
     workers: int = 2
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """How a step is run."""
-
-    backend: Literal["deepspeed", "plain"] = "deepspeed"
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    offload: Literal["nothing", "optimizer", "parameters"] = "nothing"
-    """What ZeRO keeps in main memory instead of on the GPU: gradients and the optimiser's state
-    (stages 1 to 3), or the weights too (stage 3)."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    lr: float = 1e-5
-    weight_decay: float = 1e-3
-    trainable: Trainable = "all"
-    """Of the backbone: everything; only W_Q and W_K; the first half of its blocks; or nothing."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from zero."""
-    decay: bool = False
-    """Whether the learning rate falls to zero along a half cosine after the warm-up."""
-    clip_grad_norm: float = 0.0
-    """0: no clipping."""
-    micro_batch: int = 4
-    """Clips of one forward pass of one worker; the rest of the batch is accumulated."""
-    activation_checkpointing: bool = False
-    threads: int = 0
-    """CPU threads of one worker; 0: torch's choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,15 +258,17 @@ class TrainConfig:
     data: tuple[Location, ...] = (Path("data"),)
     """Folders of shards, one a data set."""
     mix: tuple[float, ...] = ()
-    """Share of each data set in what is trained on, in any unit (0.5 0.3 0.2; 5 3 2). None given:
-    all clips of all folders are one data set."""
+    """Share of each data set in any unit (5 3 2). None: all clips of all folders are one set."""
     mocap: Path | None = None
     """Real poses (`extpose mocap`) for the adversarial term; None: there is none."""
     out: Path = Path("runs/train")
     init: Path | None = None
     """Start from the weights of this checkpoint."""
     body_model: Path | None = None
-    """An SMPL or MANO file; None: the free body or hand."""
+    """An SMPL or MANO file; None: the free body or hand, which only synthetic labels are of."""
+    files: tuple[Path, ...] = ()
+    """With an SMPL file: `SMPL_to_J19.pkl`, which finds the 19 keypoints of 44 that it lacks, and
+    what the held-out protocol needs, such as `J_regressor_h36m.npy`."""
     steps: int = 50_000
     batch: int = 32
     """Clips of one optimiser step, over all workers."""
@@ -299,12 +279,12 @@ class TrainConfig:
     keep_checkpoints: int = 2
     log_every: int = 10
     validation: Location | None = None
-    """Folder of labelled shards that are held out: metrics during training, and the best weights
-    in `best.safetensors`."""
+    """Folder of labelled shards that are held out: metrics, and the best weights, in training."""
     validate_every: int = 1000
     """Steps from one validation to the next; the last step is always one."""
     validate_clips: int = 0
     """Held-out clips to look at; 0: all."""
+    held_out: ValidationConfig = field(default_factory=ValidationConfig)
     wandb: str = ""
     """Project of Weights & Biases that the run is also logged to; needs the package `wandb`."""
     num_workers: int = 1
@@ -333,7 +313,8 @@ class EvaluateConfig:
     data: Location = Path()
     """Folder of labelled shards, or ..."""
     benchmark: str | None = None
-    """... `pose2sim`: real footage of one man in four views, fetched and cut at the first use."""
+    """... `pose2sim`: real footage of one man in four views, fetched at the first use, in boxes of
+    the reference's joints; `pose2sim-detected`: in those that a detector finds."""
     checkpoint: Path | None = None
     """The network to run; none: the packaged one of the free body, or hand. Or ..."""
     predictions: Path | None = None

@@ -21,7 +21,10 @@ class LossConfig:
     acceleration: float = 0.0
     """Likewise, over three frames. Neither is a term of the paper."""
     reduction: Literal["sum", "mean"] = "sum"
-    """`sum` over the batch is HMR2.0's rule; `mean` divides by the number of labelled frames."""
+    """`sum` over the clips is HMR2.0's rule; `mean` divides by the number of labelled frames."""
+    clips_per_sum: int = 4
+    """Of `sum`: the loss is the sum over so many clips, in expectation, however many a forward pass
+    takes. 4 is the paper's batch of 32 on 8 GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)

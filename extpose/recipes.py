@@ -38,10 +38,10 @@ def _paper(model: ModelConfig) -> TrainConfig:
     return TrainConfig(model=model, loader=loader, use_gpu=True, num_workers=8)
 
 
-def _own_size(model: ModelConfig) -> TrainConfig:
+def _own_size(model: ModelConfig, *, use_gpu: bool) -> TrainConfig:
     """Heads, and backbones without an HMR2.0 checkpoint, need larger steps than fine-tuning."""
     engine = EngineConfig(lr=1e-4, warmup_steps=1000, decay=True, clip_grad_norm=1.0)
-    return replace(_paper(model), engine=engine, num_workers=1)
+    return replace(_paper(model), engine=engine, num_workers=1, use_gpu=use_gpu)
 
 
 FREE = replace(TINY, width=192, depth=4, head_width=192, head_mlp_width=384, max_frames=16)
@@ -110,8 +110,8 @@ RECIPES: dict[str, TrainConfig] = {
         model=replace(TINY, body="mano", max_frames=16),
         loader=replace(_FREE_IMAGE.loader, mask_rgb=0.3, mask_skeleton=0.3),
     ),
-    "small": _own_size(SMALL),
-    "base": _own_size(BASE),
+    "small": _own_size(SMALL, use_gpu=False),
+    "base": _own_size(BASE, use_gpu=True),
     "huge": _paper(HUGE),
     "body-image": _paper(replace(HUGE, max_frames=1)),
     "body-video": _paper(HUGE),
@@ -120,5 +120,6 @@ RECIPES: dict[str, TrainConfig] = {
 }
 """Named starting points. `body-*` and `hand-*` carry the paper's values and want `--init`, a HMR2.0
 or HaMeR checkpoint. `tiny`, `small`, `base` and `huge` are the sizes of the body network: `huge` is
-`body-video`; there are no image weights of the others, so they are trained faster. `free-*` made
-the packaged networks of the free body and hand; `free-body-video` goes on from `free-body`."""
+`body-video`; there are no image weights of the others, so they are trained faster; `tiny` and
+`small` on CPUs, unless asked otherwise. `free-*` made the packaged networks of the free body and
+hand; `free-body-video` goes on from `free-body`."""

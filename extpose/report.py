@@ -107,13 +107,16 @@ class Report:
     def write(self, name: str = "report.html") -> Path:
         """Write the page and return its path."""
         path = self.folder / name
-        title = html.escape(self.title)
-        path.write_text(
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-            f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(self.parts)}</html>\n",
-            encoding="utf-8",
-        )
+        path.write_text(self.page(), encoding="utf-8")
         return path
+
+    def page(self) -> str:
+        """The page as text."""
+        title = html.escape(self.title)
+        return (
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+            f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(self.parts)}</html>\n"
+        )
 
     def _link(self, path: Path) -> str:
         return html.escape(quote(os.path.relpath(path, self.folder)))

@@ -4,16 +4,18 @@ The usual variables say where and who: `AWS_ENDPOINT_URL` (for a store that is n
 `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (or a profile, or the role of the
 machine).
 
-An operation that fails is tried again, `EXTPOSE_S3_TRIES` times in all (default 6), after 0.25,
-0.5, 1, 2 ... seconds; a request that the store leaves without an answer for `EXTPOSE_S3_TIMEOUT`
-seconds (default 20) has failed. What no repetition mends (no permission, no bucket) is raised at
-once.
+An operation that fails is tried again, `EXTPOSE_S3_TRIES` times in all (default 6), after about
+0.25, 0.5, 1, 2 ... seconds (half as long to half as long again, so that workers do not come back
+together), each of its requests up to three times; a request that the store leaves without an answer
+for `EXTPOSE_S3_TIMEOUT` seconds (default 20) has failed. What no repetition mends (no permission,
+no bucket) is raised at once.
 """
 
 import functools
 import logging
 import mmap
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from extpose.errors import StoreError
 
 T = TypeVar("T")
 TRIES, TIMEOUT = 6, 20.0
+REQUEST_TRIES = 3
+"""By the client itself, at short intervals, of one request; an operation may be many."""
 FIRST_PAUSE = 0.25
 """Seconds; the next one is twice as long."""
 HOPELESS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
@@ -73,11 +77,14 @@ def upload(key: str, file: BinaryIO) -> None:
     def put() -> None:
         with _store().open_output_stream(key, buffer_size=None) as stream:
             stream.write(data)
-        info = _store().get_file_info(key)
-        if info.size != size:
-            raise OSError(f"the store holds {info.size} bytes of {size}")
 
     _try(key, put)
+    # Not in the same try: of a store that refuses each fifth request, one try of several requests
+    # would get a refusal again and again.
+    found = find(key)
+    if found is None or found.num_bytes != size:
+        held = found.num_bytes if found else 0
+        raise StoreError(f"s3://{key}: the store holds {held} bytes of {size}")
 
 
 def delete(key: str) -> None:
@@ -129,7 +136,8 @@ def _try(key: str, operation: Callable[[], T]) -> T:
             if i + 1 == tries or any(word in str(error) for word in HOPELESS):
                 raise StoreError(f"s3://{key}: {error} (try {i + 1} of {tries})") from error
             log.debug("s3://%s: try %d: %s", key, i + 1, error)
-            time.sleep(FIRST_PAUSE * 2**i)
+            # Drawn by the system: a run's own random numbers stay what they are.
+            time.sleep(FIRST_PAUSE * 2**i * random.SystemRandom().uniform(0.5, 1.5))
     raise AssertionError("no try is left")
 
 
@@ -144,7 +152,7 @@ def _store() -> Any:
 def _connect(
     _process: int, s3_url: str, url: str, region: str, default_region: str, _user: str, timeout: str
 ) -> Any:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+    from pyarrow.fs import AwsDefaultS3RetryStrategy, S3FileSystem
 
     scheme, _, address = (s3_url or url).rpartition("://")
     seconds = float(timeout or TIMEOUT)
@@ -156,6 +164,6 @@ def _connect(
         connect_timeout=min(seconds, 5.0),
         # One request, and not three, for an object below 5 MB.
         allow_delayed_open=True,
-        # Here the tries are counted in one place, `_try`.
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
+        # For the parts of a large object, which `_try` can only send all together.
+        retry_strategy=AwsDefaultS3RetryStrategy(max_attempts=REQUEST_TRIES),
     )

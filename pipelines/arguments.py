@@ -113,12 +113,12 @@ class MultiviewArgs:
     """`extpose multiview`."""
 
     video: tyro.conf.Positional[tuple[Path, ...]]
-    """One a camera: named like the cameras, or in their order."""
+    """One a camera: all named like the cameras, or none and in their order."""
     calibration: Path
     """Cameras: Pose2Sim's TOML, or JSON (docs/multiview.md)."""
     out: Path = Path("runs/multiview")
     offset: tuple[int, ...] = ()
-    """For each video the frame at which all of them start; none: the first."""
+    """For each video, as they are given, the frame at which all of them start; none: the first."""
     num_frames: int = 0
     """0: all that the videos have in common."""
     refine: bool = True
@@ -139,6 +139,18 @@ class ExplainArgs:
     """Folder of shards and their manifest."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectorFiles:
+    """Where the files of a folder's detector are: a folder knows their content, not their place."""
+
+    weights: Path | None = None
+    """The detector's weights: ViTPose's folder, RTMPose's .onnx file."""
+    keypoints: Path | None = None
+    """Of detector `keypoints`: a file, or a folder with one for each video's name."""
+    calibration: Path | None = None
+    """Of calibrated confidences: the file, or `packaged`."""
+
+
 @dataclass(frozen=True)
 class RebuildArgs:
     """`extpose rebuild`."""
@@ -149,6 +161,7 @@ class RebuildArgs:
     """Folder of shards and their manifest."""
     source: Location | None = None
     """The video, where it is not at its path any more."""
+    detect: DetectorFiles = field(default_factory=DetectorFiles)
 
 
 @dataclass(frozen=True)
@@ -166,6 +179,7 @@ class ReplayArgs:
     """A finished data set: save one of its units to the folder, instead of running."""
     unit: str = ""
     """Name of the unit to save, a shard's without `.tar`; none: the first."""
+    detect: DetectorFiles = field(default_factory=DetectorFiles)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Benchmarks that need nothing but a name: `extpose evaluate --benchmark pose2sim`.
 
+Its crops are cut around the reference's projected joints, those of `pose2sim-detected` around whom
+the detector finds.
+
 The videos are fetched and made into shards once, in the cache; the numbers of simple methods stand
 beside those of the network. docs/benchmark-pose2sim.md says what they can not tell.
 """
@@ -9,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from extpose.assets import cache_dir
 from extpose.config import EvaluateConfig, IngestConfig
@@ -17,7 +21,12 @@ from extpose.evaluation.summary import ProtocolResult
 from pipelines.datasets import SOURCES
 
 BASELINES = {"pose2sim": Path(__file__).parent / "sources" / "data" / "pose2sim_baselines.json"}
-"""By benchmark: the source of that name, scored by the protocol of that name."""
+"""By source, which is scored by the protocol of that name."""
+BENCHMARKS: dict[str, tuple[str, Literal["source", "detector"]]] = {
+    "pose2sim": ("pose2sim", "source"),
+    "pose2sim-detected": ("pose2sim", "detector"),
+}
+"""Source, and the boxes that the network's crops are made by: the labelled ones know the truth."""
 COLUMNS = {
     "pa_mpjpe": "PA-MPJPE, mm",
     "mpjpe": "MPJPE, mm",
@@ -60,9 +69,10 @@ def open_benchmark(config: EvaluateConfig) -> EvaluateConfig:
         if config.data == Path():
             raise ExtPoseError("data is not given: a folder of labelled shards, or --benchmark")
         return config
-    if name not in BASELINES:
-        raise ExtPoseError(f"unknown benchmark {name!r}, known: {', '.join(BASELINES)}")
-    if config.data != Path() or config.protocol not in ((), (name,)):
+    if name not in BENCHMARKS:
+        raise ExtPoseError(f"unknown benchmark {name!r}, known: {', '.join(BENCHMARKS)}")
+    protocol, boxes = BENCHMARKS[name]
+    if config.data != Path() or config.protocol not in ((), (protocol,)):
         raise ExtPoseError(
             f"benchmark {name} brings its own data and protocol; data is {config.data}, protocol "
             f"is {config.protocol}"
@@ -70,21 +80,23 @@ def open_benchmark(config: EvaluateConfig) -> EvaluateConfig:
     # Only here, so that evaluation without a benchmark needs no Ray.
     from pipelines.ingest import identity_of, ingest, settings_of
 
-    source = SOURCES[name]
-    plan = IngestConfig(out=Path(), evidence="detector", workers=0, skeleton=config.skeleton)
+    source = SOURCES[protocol]
+    plan = IngestConfig(
+        out=Path(), evidence="detector", boxes=boxes, workers=0, skeleton=config.skeleton
+    )
     identity = identity_of(name, settings_of(plan, source))
     folder = cache_dir() / "benchmarks" / f"{name}-{identity[:12]}"
     with _telling(name):
         if ingest(replace(plan, out=folder), source) != 0:
             raise ExtPoseError(f"{folder}: something was quarantined, see its manifest")
-    return replace(config, data=folder, protocol=(name,), static_camera=True)
+    return replace(config, data=folder, protocol=(protocol,), static_camera=True)
 
 
 def benchmark_rows(name: str, result: ProtocolResult) -> list[BenchmarkRow]:
     """Each camera, all of them, then the baselines."""
     rows = [
         BenchmarkRow(
-            name=row.sequence.removeprefix(f"{name}-"),
+            name=row.sequence.removeprefix(f"{BENCHMARKS[name][0]}-"),
             values=tuple(row.values.get(column) for column in COLUMNS),
         )
         for row in result.sequences
@@ -96,7 +108,7 @@ def benchmark_rows(name: str, result: ProtocolResult) -> list[BenchmarkRow]:
 
 def baseline_rows(name: str) -> list[BenchmarkRow]:
     """What simple methods reach."""
-    stored = json.loads(BASELINES[name].read_text())["rows"]
+    stored = json.loads(BASELINES[BENCHMARKS[name][0]].read_text())["rows"]
     return [
         BenchmarkRow(name=row["name"], values=tuple(row[column] for column in COLUMNS))
         for row in stored

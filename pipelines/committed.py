@@ -19,7 +19,7 @@ from extpose.errors import ExtPoseError
 from extpose.storage import Location, S3Path
 
 MARKERS, MANIFEST, QUARANTINE = "done", "manifest.json", "quarantine.jsonl"
-SETTINGS, DETECTIONS = "settings.json", "detections"
+SETTINGS, DETECTIONS, SOURCES = "settings.json", "detections", "sources"
 READERS = 16
 """Markers of a store that are read at once."""
 SHOWN = 6
@@ -238,3 +238,4 @@ def remove_unit(out: Location, name: str) -> None:
     remove(marker_of(out, name))
     remove(out / f"{name}.tar")
     remove(out / DETECTIONS / f"{name}.npz")
+    remove(out / SOURCES / f"{name}.json")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from extpose.config import IngestConfig
+from extpose.config import DetectConfig, IngestConfig
 from extpose.data.clip import ClipOrigin, make_clip
 from extpose.detect.boxes import box_iou
 from extpose.detect.people import Track
@@ -19,7 +19,15 @@ from extpose.detect.plugs import BoxDetector, build_detector, detector_name
 from extpose.keypoints import COCO17_OF_BODY44
 from extpose.schema import BodyName, Clip
 from extpose.video import read_frames
-from pipelines.records import FrameRef, Record, SourceError, slice_record
+from pipelines.records import (
+    Filtered,
+    FrameRef,
+    Picture,
+    Record,
+    SourceError,
+    empty_targets,
+    slice_record,
+)
 
 HAND_DETECTOR = "mediapipe-hands"
 DETECTED_BOXES = "+boxes"
@@ -74,7 +82,7 @@ class ClipCutter:
             crop=self.config.crop,
             skeleton=self.config.skeleton,
             intrinsics=record.intrinsics,
-            targets=record.targets,
+            targets=record.targets if record.is_labelled else None,
         )
 
     def _evidence_name(self, record: Record) -> str:
@@ -85,11 +93,15 @@ class ClipCutter:
         name = names.get(self.config.evidence, detector)
         return name + DETECTED_BOXES if self.config.boxes == "detector" else name
 
+    def open_detector(self, body: BodyName) -> BoxDetector:
+        """The detector of a body; opened once."""
+        if body not in self._detectors:
+            self._detectors[body] = open_detector(body, self.config)
+        return self._detectors[body]
+
     def _detect(self, record: Record, pictures: list[np.ndarray]) -> Track:
         """Keypoints in the labelled boxes, or those and boxes of whom the detector finds there."""
-        if record.body not in self._detectors:
-            self._detectors[record.body] = open_detector(record.body, self.config)
-        detector = self._detectors[record.body]
+        detector = self.open_detector(record.body)
         boxes = record.track.bbox_xyxy
         if self.config.boxes == "source":
             found = [
@@ -105,6 +117,54 @@ class ClipCutter:
                 best = int(overlap.argmax())
                 boxes[frame], keypoints[frame] = people.bbox_xyxy[best], people.keypoints_2d[best]
         return replace(record.track, bbox_xyxy=boxes, keypoints_2d=keypoints)
+
+
+def find_people(
+    picture: Picture, detector: BoxDetector, config: IngestConfig
+) -> list[Record | Filtered]:
+    """The people of a picture without labels, surest first; those not kept, with the reason.
+
+    Raises SourceError for a picture that cannot be read.
+    """
+    frames = (FrameRef(path=picture.path),)
+    [rgb] = read_pictures(frames)
+    people = detector(rgb)
+    found: list[Record | Filtered] = []
+    for number, (box, points) in enumerate(zip(people.bbox_xyxy, people.keypoints_2d, strict=True)):
+        name = f"{picture.name}-{number}"
+        if reason := _why_not(box, points, rgb.shape[0], config.detect):
+            found.append(Filtered(name=name, num_frames=1, reason=reason))
+            continue
+        track = Track(
+            track_id=number,
+            first_frame=0,
+            bbox_xyxy=box[None],
+            keypoints_2d=points[None],
+            timestamps=np.zeros(1),
+            is_detected=np.ones(1, bool),
+        )
+        found.append(
+            Record(
+                name=name,
+                frames=frames,
+                image_size=(rgb.shape[0], rgb.shape[1]),
+                fps=1.0,
+                track=track,
+                targets=empty_targets("smpl", 1),
+                intrinsics=None,
+                body="smpl",
+                evidence=detector_name(config.detector, config.detect),
+                is_labelled=False,
+            )
+        )
+    return found or [Filtered(name=picture.name, num_frames=1, reason="no_people")]
+
+
+def _why_not(box: np.ndarray, points: np.ndarray, height: int, config: DetectConfig) -> str:
+    """The filters of tracks that make sense for a single frame."""
+    if box[3] - box[1] < config.min_box_height * height:
+        return "too_small"
+    return "low_confidence" if points[:, 2].mean() < config.min_mean_confidence else ""
 
 
 def hide_undetected(track: Track) -> Track:

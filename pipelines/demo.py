@@ -106,7 +106,7 @@ def _make_data(out: Path, video: Path, num_clips: int, steps: Steps) -> None:
             crop=CropConfig(size=2 * RECIPES["tiny"].model.image_size),
         )
         steps.must("synth", synthesize(rendered))
-    with steps.step("synth: 16 clips of motions that are not in training", out / "held-out"):
+    with steps.step("synth: 16 clips without a recording of training", out / "held-out"):
         held_out = replace(rendered, out=out / "held-out", num_clips=16, split="val", workers=0)
         steps.must("synth", synthesize(held_out))
 

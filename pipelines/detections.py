@@ -20,12 +20,15 @@ from extpose.storage import Location
 from pipelines.committed import DETECTIONS
 from pipelines.rows import pack_arrays, unpack_arrays
 
-LATER_SETTINGS = ("split", "clip_frames", "unit_frames", "crop", "skeleton")
+LATER_SETTINGS = (
+    "split", "clip_frames", "unit_frames", "crop", "skeleton", "body", "hands_identity",
+)  # fmt: skip
 """Of the run's settings: those that only what comes after detection looks at."""
 LATER_DETECT_SETTINGS = (
-    "min_box_height", "min_mean_confidence", "max_gap", "min_track_frames", "smooth_boxes",
+    "min_box_height", "min_mean_confidence", "max_gap", "min_track_frames", "smooth_boxes", "hands",
+    "min_hand_pixels",
 )  # fmt: skip
-"""The same of `detect`: the tracker's."""
+"""The same of `detect`: the tracker's, and those of hands."""
 IDENTITY = "kept_identity"
 log = logging.getLogger(__name__)
 

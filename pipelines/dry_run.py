@@ -14,8 +14,8 @@ from pipelines.plan import (
     survey_units,
 )
 from pipelines.preprocess import decide
-from pipelines.probing import read_probes
-from pipelines.sources.folder import find_videos
+from pipelines.probing import read_probes, watched_scan
+from pipelines.sources.folder import Sources, find_sources, say_others
 from pipelines.stages.detect import DetectorSpec
 
 SECONDS_PER_FRAME, BYTES_PER_FRAME = 0.11, 30_000.0
@@ -29,14 +29,13 @@ def dry_run(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -
     Raises ExtPoseError where there are no videos, or a marker cannot be read.
     """
     config, spec, settings = decide(config, detector)
-    paths = find_videos(config.source.path)
-    if not paths:
-        raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
+    sources = find_sources(config.source.path, config.out)
     known = {} if config.rehash else read_probes(config.out)
-    videos = plan_videos(paths, config, settings, known, spec.identity_of)
+    with watched_scan() as scan:
+        videos = plan_videos(sources.videos, config, settings, known, spec.identity_of, scan=scan)
     units = [unit for video in videos for unit in video.units]
     found = survey_units(units, config, settings)
-    return describe_plan(videos, missing_units(units, found), found, config)
+    return describe_plan(videos, sources, missing_units(units, found), found, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,7 @@ def estimate(missing: list[Unit], done: list[Outcome], num_processes: int) -> Es
 
 def describe_plan(
     videos: list[PlannedVideo],
+    sources: Sources,
     missing: list[Unit],
     found: Survey[Outcome],
     config: PreprocessConfig,
@@ -82,6 +82,8 @@ def describe_plan(
     lines = [
         f"out          {config.out}",
         f"videos       {len(videos)}: {len(bad)} cannot be used, {len(twice)} are duplicates",
+        f"left out     {sum(sources.others.values())} files, not videos by their names"
+        + (f": {say_others(sources.others)}" if sources.others else ""),
         f"frames       {frames}",
         f"units        {len(units)} of at most {config.unit_frames} frames",
         f"done         {len(units) - len(missing)}",

@@ -19,6 +19,8 @@ from pipelines.cluster_model import Cluster, Estimate, Work, simulate
 from pipelines.timing import RunTiming, read_timing
 
 GIB = 1 << 30
+PLAN_READS, STAGE_READS = 2, 2
+"""Of every video: once for its hash and once for its frames' times; by detection and by packing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ def estimate(args: EstimateArgs) -> tuple[list[str], list[Estimate]]:
                 nodes=num,
                 detectors=node.detectors,
                 pack_cores=max(node.cores - node.detectors, 1),
-                plan_seconds=read * 8 / (assume.plan_gigabits * 1e9),
+                plan_seconds=PLAN_READS * read * 8 / (assume.plan_gigabits * 1e9),
                 start_seconds=assume.start_seconds,
                 hand_out_seconds=assume.hand_out_seconds,
                 storage_bandwidth=assume.storage_gigabits * 1e9 / 8,
@@ -161,7 +163,7 @@ def _head(args: EstimateArgs, timing: RunTiming, frames: np.ndarray, read: float
         f"{assume.price or node.price:g} dollars an hour",
         *(f"          {name} {value:g}" for name, value in vars(assume).items() if name != "price"),
         f"work:     {args.clips} clips = {frames.sum()} frames in {len(frames)} units, "
-        f"{read / GIB:.0f} GiB of video, read three times",
+        f"{read / GIB:.0f} GiB of video, read {PLAN_READS + STAGE_READS} times",
     ]
 
 

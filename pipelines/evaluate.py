@@ -27,7 +27,7 @@ from extpose.evaluation.summary import ProtocolResult, compare, summarise
 from extpose.model.weights import packaged_checkpoint
 from extpose.predictions import PredictionError, save_predictions
 from extpose.storage import Location, hash_file
-from extpose.training.logs import find_commit
+from extpose.training.source_code import find_commit
 from pipelines.benchmark import benchmark_table, open_benchmark
 from pipelines.ledger import WriteError
 from pipelines.results_page import write_results

@@ -6,17 +6,20 @@
 All that is said is read from the folder: shard, manifest, and the markers of its units.
 """
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from extpose.data.shards import ShardIndex
+from extpose.detect.hand_tracks import MAX_DISPUTED
 from extpose.errors import ExtPoseError
 from extpose.schema import Clip
 from extpose.storage import Location, find_file, hash_file, list_files, make_location
 from pipelines.committed import MANIFEST, flat_settings, read_json, read_marker
+from pipelines.environment import VERSIONS, differences_here, read_environments, say_differences
 from pipelines.ledger import Outcome
+from pipelines.source_files import read_files, shorten
 
 
 def explain(target: str, data: Location) -> str:
@@ -88,13 +91,22 @@ def _video_facts(video: dict[str, Any], frame: int | None, data: Location) -> di
             facts["fate"] = f"{_fate(fate)} (frames {start} to {stop - 1})"
             facts["unit"] = outcome.name
             facts |= _failure(outcome)
-            for first, end, why in outcome.track_spans:
-                if first <= frame < end:
-                    facts[f"person in frames {first} to {end - 1}"] = f"filtered: {why}"
+            facts |= _dropped(outcome, frame)
         return facts
     for start, stop, fate, outcome in spans:
         facts[f"frames {start} to {stop - 1}"] = _fate(fate)
         facts |= _failure(outcome)
+    return facts
+
+
+def _dropped(outcome: Outcome, frame: int) -> dict[str, str]:
+    """People and hands that were there in the frame and are in no clip."""
+    facts = {}
+    num_people = sum(outcome.filtered_tracks.values())  # they come first
+    for index, (first, end, why) in enumerate(outcome.track_spans):
+        if first <= frame < end:
+            who = "person" if index < num_people else f"hand {index - num_people}"
+            facts[f"{who} in frames {first} to {end - 1}"] = f"filtered: {why}"
     return facts
 
 
@@ -143,13 +155,29 @@ def _clip_facts(
         "person": f"track {meta.track_id}, {meta.body}"
         + ("" if meta.is_right is None else f", {'right' if meta.is_right else 'left'} hand"),
     }
+    if (made_of := read_files(data, shard.stem)) is not None:
+        changed = made_of.changed(Path(made_of.root))
+        facts["source files"] = f"{len(made_of.files)} below {made_of.root}, " + (
+            f"now others: {shorten(changed)}" if changed else "still the same"
+        )
     facts |= _box_facts(clip)
     facts["detector"] = (
         f"{meta.detector}; {settings.get('detector_identity', settings.get('source', ''))}"
     )
-    facts |= _filters(shard, clip, settings.get("detect", {}))
+    if video:  # labelled data sets go through no such filters
+        facts |= _filters(shard, clip, settings.get("detect", {}))
+        facts |= _other_side(clip, read_marker(data, shard.stem, Outcome))
+    facts |= _made_with(data, shard.stem)
     facts |= {f"setting {n}": str(v) for n, v in sorted(flat_settings(settings).items())}
     return facts
+
+
+def _made_with(data: Location, unit: str) -> dict[str, str]:
+    outcome = read_marker(data, unit, Outcome) if read_environments(data) else None
+    if outcome is None or not outcome.environment:
+        return {}
+    other = differences_here(data, outcome.environment)
+    return {"made with": f"{outcome.environment} of {VERSIONS}; {say_differences(other)}"}
 
 
 def _is_there(path: str) -> bool:
@@ -170,22 +198,52 @@ def _box_facts(clip: Clip) -> dict[str, str]:
 
 
 def _filters(shard: Location, clip: Clip, detect: dict[str, Any]) -> dict[str, str]:
-    """The track's filters with its values; of its part in this unit, as the tracker saw it."""
-    index = ShardIndex([shard])
-    clips = [index.read_clip(i) for i in range(len(index))]
-    mine = [c for c in clips if c.meta.track_id == clip.meta.track_id]
-    boxes = np.concatenate([c.bbox_xyxy for c in mine])
-    sure = np.concatenate([c.keypoints_2d[c.is_detected, :, 2] for c in mine])
-    values = {
-        "min_track_frames": float(len(boxes)),
-        "min_box_height": float(np.median(boxes[:, 3] - boxes[:, 1])) / clip.meta.image_size[0],
-        "min_mean_confidence": float(sure.mean()) if sure.size else 0.0,
-    }
+    """The filters that the track passed, with its values: those of the stretch with this clip."""
+    stretch = _stretch(ShardIndex([shard]), clip)
+    boxes = np.concatenate([c.bbox_xyxy for c in stretch])
+    sure = np.concatenate([c.keypoints_2d[c.is_detected, :, 2] for c in stretch])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    values = {"min_track_frames": float(len(boxes))}
+    if clip.meta.body == "mano":
+        values["min_hand_pixels"] = float(np.median(sides.max(-1)))
+    else:
+        values["min_box_height"] = float(np.median(sides[:, 1])) / clip.meta.image_size[0]
+    values["min_mean_confidence"] = float(sure.mean()) if sure.size else 0.0
     return {
         f"passed {name}": f"{value:.4g} of at least {detect[name]}"
         for name, value in values.items()
         if name in detect
     }
+
+
+def _stretch(index: ShardIndex, clip: Clip) -> list[Clip]:
+    """The clips of the track before and after this one without a gap: a track may come back."""
+    clips = [index.read_clip(i) for i in range(len(index))]
+    mine = [c for c in clips if c.meta.track_id == clip.meta.track_id]
+    mine.sort(key=lambda c: c.meta.first_frame)
+    stretches: list[list[Clip]] = []
+    end = -1
+    for one in mine:
+        if one.meta.first_frame != end:
+            stretches.append([])
+        stretches[-1].append(one)
+        end = one.meta.first_frame + one.num_frames
+    return next(stretch for stretch in stretches if clip.key in [c.key for c in stretch])
+
+
+def _other_side(clip: Clip, outcome: Outcome | None) -> dict[str, str]:
+    """How often the hand network took the hand for one of the other side."""
+    whose = (clip.meta.track_id, clip.meta.is_right)
+    hands = [
+        hand
+        for hand in (outcome.hands if outcome else ())
+        if whose == (2 * hand["track_id"] + hand["is_right"], hand["is_right"])
+    ]
+    if not hands:
+        return {}
+    disputed, found = (sum(hand[name] for hand in hands) for name in ("disputed", "found"))
+    frames = f"{disputed} of {found} frames of this hand in the unit"
+    return {"passed other_side": f"{frames}, at most {MAX_DISPUTED:.0%} of a stretch"}
 
 
 def _lines(facts: dict[str, str]) -> str:

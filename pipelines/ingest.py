@@ -36,22 +36,25 @@ from pipelines.committed import (
     Committed,
     WriteError,
     clear_for,
+    marker_of,
     remove,
     survey,
     write_marker,
     write_text,
 )
-from pipelines.cutting import ClipCutter, short_name
+from pipelines.cutting import ClipCutter, find_people, short_name
 from pipelines.locking import open_output
 from pipelines.records import (
     Damaged,
     Filtered,
+    Picture,
     Record,
     Source,
     SourceError,
     check_record,
 )
 from pipelines.runtime import ray_session
+from pipelines.source_files import note_file, noting_files, read_files, shorten, write_files
 
 log = logging.getLogger(__name__)
 INGEST_VERSION = 1
@@ -68,6 +71,9 @@ class UnitOutcome(Committed):
     filtered: dict[str, int] = field(default_factory=dict)
     """Frames by reason."""
     quarantined: int = 0
+    records: dict[str, int] = field(default_factory=dict)
+    """What the source yielded (people, hands, samples that it cannot read), each once: `written`
+    whole, `filtered`, or `quarantined`. Of what cannot be read nobody knows the frames."""
     notes: dict[str, int] = field(default_factory=dict)
     """Written frames of which labels were set aside, by what the source says of it."""
     errors: list[dict[str, Any]] = field(default_factory=list)
@@ -91,10 +97,13 @@ def ingest(config: IngestConfig, source: Source) -> int:
         by_name = {names[unit]: identities[unit] for unit in units}
         found = survey(config.out, by_name, UnitOutcome, settings)
         clear_for(found, settings, redo=config.redo, prune=config.prune)
-        done = found.done
-        missing = [u for u in units if (last := done.get(names[u])) is None or last.errors]
+        whole = {name for name, last in found.done.items() if not last.errors}
+        changed = find_changed([name for name in by_name if name in whole], config)
+        missing = [u for u in units if names[u] not in whole or names[u] in changed]
         if missing:
             remove(config.out / MANIFEST)
+        for name in changed:  # or a run that is killed leaves old markers to new shards
+            remove(marker_of(config.out, name))
         log.info("%s %s: %d units, %d to do", source.name, config.split, len(units), len(missing))
         work = functools.partial(ingest_unit, config=config, source=source)
         rows = [{"unit": unit, "identity": identities[unit]} for unit in missing]
@@ -108,6 +117,17 @@ def ingest(config: IngestConfig, source: Source) -> int:
         return _write_summary(config, settings, [done[names[unit]] for unit in units])
 
 
+def find_changed(names: list[str], config: IngestConfig) -> dict[str, list[str]]:
+    """Finished units of which files of the data set are gone or have another content; and these."""
+    changed = {}
+    for name in names:
+        known = read_files(config.out, name)
+        if known and (files := known.changed(config.root)):
+            changed[name] = files
+            log.warning("%s is made again: changed: %s", name, shorten(files))
+    return changed
+
+
 def plan_units(config: IngestConfig, source: Source) -> list[str]:
     """The units asked for. Raises ExtPoseError for a split or unit that there is not."""
     if config.split not in source.splits:
@@ -115,6 +135,11 @@ def plan_units(config: IngestConfig, source: Source) -> list[str]:
     if not 1 <= config.clip_frames <= MAX_CLIP_FRAMES:
         raise ExtPoseError(
             f"clip_frames is {config.clip_frames}, allowed 1 to {MAX_CLIP_FRAMES} (the schema's)"
+        )
+    if source.needs_detector and (config.evidence, config.boxes) != ("source", "source"):
+        raise ExtPoseError(
+            f"{source.name}: --evidence {config.evidence} --boxes {config.boxes}: there are no "
+            "labels; the detector gives both"
         )
     if not config.root.is_dir():
         raise SourceError(f"{config.root}: no such folder; {source.name} needs\n{source.layout}")
@@ -133,14 +158,15 @@ def settings_of(config: IngestConfig, source: Source) -> dict[str, Any]:
         del settings[name]
     for name in FILE_SETTINGS:
         del settings["detect"][name]  # their content decides
-    if "detector" in (config.evidence, config.boxes):
+    if source.needs_detector or "detector" in (config.evidence, config.boxes):
         settings["detector"] += f" {detector_identity(config.detector, config.detect)}"
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "ingest": INGEST_VERSION}
     return {"versions": versions, "source": source.name, **settings}
 
 
 def identity_of(unit: str, settings: dict[str, Any]) -> str:
-    """Of a unit: a hash of its name and of the settings. The data set's files are not hashed."""
+    """Of a unit: a hash of its name and of the settings. Its files are known only when it is made:
+    `pipelines/source_files.py` looks after them."""
     return hashlib.sha256(json.dumps([unit, settings], sort_keys=True).encode()).hexdigest()
 
 
@@ -187,15 +213,17 @@ class Ingestion:
         """Read, check, cut and write. An error of a record ends in the outcome. WriteError."""
         start, name = time.monotonic(), shard_name(self.source, self.config.split, unit)
         filtered: Counter[str] = Counter()
+        dropped: list[str] = []
         notes: Counter[str] = Counter()
         errors: list[dict[str, Any]] = []
-        written = 0
+        written, whole = 0, 0
         path = self.config.out / f"{name}.tar"
         try:
-            with ShardWriter(path) as writer:
-                for record in self._read(unit, filtered, errors):
+            with ShardWriter(path) as writer, noting_files() as files:
+                for record in self._read(unit, filtered, dropped, errors):
                     kept, error = self._add(writer, record)
-                    written += kept
+                    files.update(frame.path for frame in record.frames)
+                    written, whole = written + kept, whole + (not error)
                     notes.update(dict.fromkeys(record.notes, kept))
                     if error:
                         lost = len(record.frames) - kept
@@ -205,6 +233,7 @@ class Ingestion:
                     writer.abort()
         except OSError as error:
             raise WriteError(f"{path}: cannot be written ({error})") from error
+        write_files(self.config.out, name, self.config.root, files)
         quarantined = sum(error["frames"] for error in errors)
         return UnitOutcome(
             name=name,
@@ -213,6 +242,7 @@ class Ingestion:
             written=written,
             filtered=dict(sorted(filtered.items())),
             quarantined=quarantined,
+            records={"written": whole, "filtered": len(dropped), "quarantined": len(errors)},
             notes=dict(sorted(notes.items())),
             errors=errors,
             clips=info.num_clips if info else 0,
@@ -222,16 +252,23 @@ class Ingestion:
         )
 
     def _read(
-        self, unit: str, filtered: Counter[str], errors: list[dict[str, Any]]
+        self,
+        unit: str,
+        filtered: Counter[str],
+        dropped: list[str],
+        errors: list[dict[str, Any]],
     ) -> Iterator[Record]:
         """The records of a unit; what the source leaves out is counted."""
         try:
             for item in self.source.read_unit(self.config.root, self.config.split, unit):
                 if isinstance(item, Filtered):
                     filtered[item.reason] += item.num_frames
+                    dropped.append(item.name)
                 elif isinstance(item, Damaged):
                     error = {"name": item.name, "frames": item.num_frames}
                     errors.append(error | {"message": item.message})
+                elif isinstance(item, Picture):
+                    yield from self._find_people(item, filtered, dropped, errors)
                 else:
                     yield item
         except Exception as raised:
@@ -239,6 +276,27 @@ class Ingestion:
             # it. How many frames it would have had is not known.
             errors.append({"name": unit, "frames": 0, "message": _describe(raised)})
             log.debug("%s", unit, exc_info=True)
+
+    def _find_people(
+        self,
+        picture: Picture,
+        filtered: Counter[str],
+        dropped: list[str],
+        errors: list[dict[str, Any]],
+    ) -> Iterator[Record]:
+        """The people of a picture without labels. Nobody there: it is filtered."""
+        note_file(picture.path)
+        try:
+            found = find_people(picture, self.cutter.open_detector("smpl"), self.config)
+        except SourceError as error:
+            errors.append({"name": picture.name, "frames": 1, "message": str(error)})
+            return
+        for item in found:
+            if isinstance(item, Filtered):
+                filtered[item.reason] += item.num_frames
+                dropped.append(item.name)
+            else:
+                yield item
 
     def _add(self, writer: ShardWriter, record: Record) -> tuple[int, str]:
         """Frames that were written, and the error that ended it."""
@@ -280,6 +338,10 @@ def _write_summary(
             "filtered": dict(sorted(filtered.items())),
             "quarantined": sum(o.quarantined for o in outcomes),
         },
+        "record_counts": {
+            name: sum(o.records.get(name, 0) for o in outcomes)
+            for name in ("written", "filtered", "quarantined")
+        },
         "label_counts": dict(sorted(notes.items())),
         "shards": [
             {"name": f"{o.name}.tar", "clips": o.clips, "frames": o.written, "sha256": o.sha256}
@@ -303,7 +365,10 @@ def summary_line(manifest: dict[str, Any]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts["filtered"].items())
     labels = manifest.get("label_counts", {})
     notes = "".join(f"; {count} {note}" for note, count in labels.items())
+    lost = manifest.get("record_counts", {}).get("quarantined", 0)
     return (
         f"{manifest['clips']} clips of {counts['written']} frames written; filtered: "
-        f"{reasons or 'none'}; quarantined: {counts['quarantined']}{notes}"
+        f"{reasons or 'none'}; quarantined: {counts['quarantined']}"
+        + (f" of {lost} records" if lost else "")
+        + notes
     )

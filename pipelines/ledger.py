@@ -4,10 +4,14 @@ A *unit* is a range of frames of one video. Its marker (`pipelines.committed`) a
 everything that went in, once each:
 
     frames = written + filtered (by reason) + quarantined
-    num_tracks = written + filtered (by reason);   clips = the pieces of the written tracks
+    num_tracks = written + filtered (by reason)    people
+    num_hands  = written + filtered (by reason)    stretches of hands, of the written people
+
+`clips` are the pieces of the written people, or of the written hands where hands are cut.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,6 +43,8 @@ class Unit:
     """SHA-256 of everything that decides the shard's bytes."""
     detection_identity: str = ""
     """SHA-256 of everything that decides what the detector finds."""
+    index: str = ""
+    """`VideoIndex.to_text` of its frames; empty: whoever reads them reads the whole file first."""
 
     @property
     def num_frames(self) -> int:
@@ -63,8 +69,15 @@ class Outcome(Committed):
     written_tracks: int = 0
     filtered_tracks: dict[str, int] = field(default_factory=dict)
     """Tracks that were dropped, by reason."""
+    num_hands: int = 0
+    """Stretches of frames with and without a hand; = written_hands + filtered_hands."""
+    written_hands: int = 0
+    filtered_hands: dict[str, int] = field(default_factory=dict)
+    """Stretches without a hand, or with one that was not kept, by reason."""
+    empty_detections: int = 0
+    """Without an area inside the picture, so in no track."""
     track_quality: list[dict[str, Any]] = field(default_factory=list)
-    """Of each that was kept: frames, quality, first and last box (`pipelines/track_report.py`)."""
+    """Of each kept person: frames, quality, first and last box (`pipelines/track_report.py`)."""
     hands: list[dict[str, Any]] = field(default_factory=list)
     """Of each side of each person, where hands are cut: `extpose.detect.hand_tracks.HandCount`."""
     clip_frames: int = 0
@@ -73,6 +86,8 @@ class Outcome(Committed):
     """Every frame: first, behind the last, and `written` or the reason."""
     track_spans: list[tuple[int, int, str]] = field(default_factory=list)
     """Every filtered track: first frame, behind the last, reason."""
+    environment: str = ""
+    """Which of `versions.json` made it."""
     reason: str = ""
     message: str = ""
     traceback: str = ""
@@ -103,6 +118,7 @@ def imbalance(outcome: Outcome) -> str:
     sums = {
         "frames": (outcome.frames, outcome.written, outcome.filtered, outcome.quarantined),
         "num_tracks": (outcome.num_tracks, outcome.written_tracks, outcome.filtered_tracks, 0),
+        "num_hands": (outcome.num_hands, outcome.written_hands, outcome.filtered_hands, 0),
     }
     for name, (whole, written, filtered, quarantined) in sums.items():
         found = written + sum(filtered.values()) + quarantined
@@ -116,19 +132,27 @@ def imbalance(outcome: Outcome) -> str:
 
 def add_counts(outcomes: list[Outcome]) -> dict[str, Any]:
     """Sums over units, in the manifest's words."""
-    filtered: Counter[str] = Counter()
-    tracks: Counter[str] = Counter()
-    for outcome in outcomes:
-        filtered.update(outcome.filtered)
-        tracks.update(outcome.filtered_tracks)
-    return {
+    sums = {
         "frames": sum(o.frames for o in outcomes),
         "written": sum(o.written for o in outcomes),
-        "filtered": dict(sorted(filtered.items())),
+        "filtered": _add_reasons(o.filtered for o in outcomes),
         "quarantined": sum(o.quarantined for o in outcomes),
         "clips": sum(o.clips for o in outcomes),
         "clip_frames": sum(o.clip_frames for o in outcomes),
         "num_tracks": sum(o.num_tracks for o in outcomes),
         "written_tracks": sum(o.written_tracks for o in outcomes),
-        "filtered_tracks": dict(sorted(tracks.items())),
+        "filtered_tracks": _add_reasons(o.filtered_tracks for o in outcomes),
+        "empty_detections": sum(o.empty_detections for o in outcomes),
     }
+    if hands := sum(o.num_hands for o in outcomes):
+        sums["num_hands"] = hands
+        sums["written_hands"] = sum(o.written_hands for o in outcomes)
+        sums["filtered_hands"] = _add_reasons(o.filtered_hands for o in outcomes)
+    return sums
+
+
+def _add_reasons(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder.
+"""One run at a time in an output folder, also in that of a training.
 
 On a disk, NFS included: `flock` on `.lock`, which the system lets go of when the process dies.
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from extpose import storage
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, S3Path
-from pipelines.committed import DETECTIONS, MARKERS, WriteError, remove, write_text
+from pipelines.committed import DETECTIONS, MARKERS, SOURCES, WriteError, remove, write_text
 
 LEASES = "leases"
 log = logging.getLogger(__name__)
@@ -41,6 +41,25 @@ class Beat:
 
 
 @contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Make a folder on a disk and keep other runs out of it, until this process ends.
+
+    Raises WriteError, and ExtPoseError when another run is there.
+    """
+    try:
+        storage.make_folder(out)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise WriteError(f"{out}: cannot be written ({error})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ExtPoseError(f"{out}: another run is writing to this folder") from error
+        yield
+
+
+@contextmanager
 def open_output(out: Location, beat: Beat | None = None) -> Iterator[None]:
     """Make the folder, keep other runs out of it, and clear what a killed run left half-written.
 
@@ -52,18 +71,12 @@ def open_output(out: Location, beat: Beat | None = None) -> Iterator[None]:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    folders = (out, out / MARKERS, out / DETECTIONS)
-    try:
-        storage.make_folder(out / MARKERS)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise WriteError(f"{out}: cannot be written ({error})") from error
-    with lock:
+    with hold(out):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExtPoseError(f"{out}: another run is writing to this folder") from error
-        for folder in folders:
+            storage.make_folder(out / MARKERS)
+        except OSError as error:
+            raise WriteError(f"{out}: cannot be written ({error})") from error
+        for folder in (out, out / MARKERS, out / DETECTIONS, out / SOURCES):
             for path in folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
         yield

@@ -19,20 +19,20 @@ from extpose.detect.track import link_tracks
 from extpose.errors import ExtPoseError
 from extpose.geometry import align_similarity
 from extpose.multiview.associate import group_tracks
-from extpose.multiview.body import fit_body
-from extpose.multiview.cameras import CalibrationError, read_cameras, write_cameras
+from extpose.multiview.body import fit_body, is_posed
+from extpose.multiview.cameras import write_cameras
+from extpose.multiview.gaps import nearest_known
 from extpose.multiview.refine import refine_cameras
 from extpose.multiview.triangulate import smooth, triangulate
-from extpose.video import VideoInfo, probe, read_frames
+from extpose.video import read_frames
 from pipelines.arguments import MultiviewArgs
+from pipelines.multiview_open import open_recording
 from pipelines.multiview_output import write_outputs
 from pipelines.multiview_people import Person, Recording
 
 ROBUST = 0.01
 """Error from which an observation loses weight, in box sizes: 8 pixels of someone 800 high."""
 LIMBS = slice(5, 17)
-TRUNK = [5, 6, 11, 12]
-"""Without these in one frame no body is fitted."""
 
 
 def run(options: MultiviewArgs) -> str:
@@ -55,7 +55,7 @@ def run(options: MultiviewArgs) -> str:
         found = triangulate(cameras, keypoints, scale=scale)
         points = smooth(found.points_world, fps=recording.fps)
         body = None
-        if options.body and np.isfinite(points[:, TRUNK]).all((1, 2)).any():
+        if options.body and is_posed(points).any():
             body = fit_body(cameras, keypoints, points, body=load_body_model(), scale=2 * scale)
         solved.append(
             Person(
@@ -72,41 +72,6 @@ def run(options: MultiviewArgs) -> str:
     text = describe(recording, solved, options.reference)
     write_outputs(options, recording, cameras, solved, text)
     return text
-
-
-def open_recording(options: MultiviewArgs) -> Recording:
-    """Videos and cameras, matched by name, or else by order.
-
-    Raises CalibrationError for other numbers or sizes, naming both.
-    """
-    cameras = read_cameras(options.calibration)
-    by_name = {path.stem: path for path in options.video}
-    paths = list(options.video)
-    if set(by_name) >= {camera.name for camera in cameras}:
-        paths = [by_name[camera.name] for camera in cameras]
-    if len(paths) != len(cameras):
-        raise CalibrationError(
-            f"{options.calibration}: {len(cameras)} cameras, {len(paths)} videos"
-        )
-    offsets = list(options.offset) or [0] * len(paths)
-    if len(offsets) != len(paths):
-        raise ExtPoseError(f"offset has {len(offsets)} numbers, there are {len(paths)} videos")
-    infos: list[VideoInfo] = [probe(path) for path in paths]
-    for camera, info in zip(cameras, infos, strict=True):
-        if camera.size != (info.height, info.width):
-            raise CalibrationError(
-                f"{info.path}: {info.height} x {info.width} pixels, camera {camera.name} of "
-                f"{options.calibration} has {camera.size[0]} x {camera.size[1]}"
-            )
-    rates = [info.fps for info in infos]
-    if max(rates) - min(rates) > 0.01 * max(rates):
-        raise ExtPoseError(f"the videos have {rates} frames a second, they must be equal")
-    first = [offset - min(offsets) for offset in offsets]
-    common = min(info.num_frames - start for info, start in zip(infos, first, strict=True))
-    num_frames = min(common, options.num_frames or common)
-    if num_frames < 2:
-        raise ExtPoseError(f"{num_frames} frames are common to all videos (offset {offsets})")
-    return Recording(cameras=cameras, paths=paths, first=first, num_frames=num_frames, fps=rates[0])
 
 
 def find_tracks(recording: Recording, camera: int) -> list[Track]:
@@ -141,10 +106,7 @@ def gather(
             keypoints[camera, part] = track.keypoints_2d
             boxes[camera, part] = track.bbox_xyxy
             is_detected[camera, part] = track.is_detected
-        known = np.flatnonzero((boxes[camera] != 0).any(-1))
-        boxes[camera] = boxes[camera][
-            known[np.abs(np.arange(num_frames)[:, None] - known).argmin(1)]
-        ]
+        boxes[camera] = boxes[camera][nearest_known((boxes[camera] != 0).any(-1))]
     return keypoints, boxes, is_detected
 
 
@@ -192,7 +154,8 @@ def compare_reference(person: Person, path: Path) -> list[str]:
     count = min(len(truth), len(person.points_world))
     sides = {"points": person.points_world}
     if person.body is not None:
-        sides["fitted body"] = person.body.keypoints_world.astype(np.float64)
+        known = person.body.has_pose[:, None, None]
+        sides["fitted body"] = np.where(known, person.body.keypoints_world, np.nan)
     lines = [f"against {path.name}, {count} frames, 12 limb joints"]
     for name, points in sides.items():
         aligned, rooted = agreement(points[:count], truth[:count])

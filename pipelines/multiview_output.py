@@ -4,14 +4,14 @@ Axes    c cameras   t frames
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from scipy.spatial.transform import Rotation
 
 from extpose.body_model import BodyModel, load_body_model
@@ -175,14 +175,13 @@ def label_pose(
     root = rest.double().numpy()
     pelvis_cam = camera.to_camera(fitted.transl + root)
     orient = Rotation.from_matrix(camera.R) * Rotation.from_rotvec(fitted.global_orient)
-    num_frames = len(fitted.transl)
     return replace(
         targets,
         global_orient=orient.as_rotvec().astype(np.float32),
         pose=fitted.pose,
         betas=fitted.betas,
         transl=(pelvis_cam - root).astype(np.float32),
-        has_pose=np.ones(num_frames, bool),
+        has_pose=fitted.has_pose,
         has_betas=np.array(True),
     )
 
@@ -201,16 +200,15 @@ def write_overlay(
     factor = min(1.0, OVERLAY_HEIGHT / height)
     size = (round(height * factor), round(width * factor))
     K = np.diag([factor, factor, 1.0]) @ camera.K
-    meshes = [list(pose_meshes(person, camera, body)) for person in people]
+    bodies = [person.body for person in people if person.body is not None]
     start = recording.first[index]
     cells = []
     with VideoWriter(path, recording.fps, size) as writer:
         for frame in read_frames(recording.paths[index], start, start + recording.num_frames):
             i = frame.index - start
             rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
-            drawn = overlay_mesh(
-                rgb, [m[i] for m in meshes if m], body.faces.numpy(), K=K, alpha=0.75
-            )
+            meshes = [pose_mesh(b, i, camera, body) for b in bodies if b.has_pose[i]]
+            drawn = overlay_mesh(rgb, meshes, body.faces.numpy(), K=K, alpha=0.75)
             for person in people:
                 drawn = draw_person(drawn, person, camera, index, i, factor)
             writer.write(drawn)
@@ -236,18 +234,19 @@ def draw_person(
     return draw_keypoints(rgb, marks, limbs=LIMBS, radius=2.5)
 
 
-def pose_meshes(person: Person, camera: Camera, body: BodyModel) -> Iterator[np.ndarray]:
-    """Vertices of each frame in the camera's axes; none without a fitted body."""
-    fitted = person.body
-    if fitted is None:
-        return
-    betas = torch.from_numpy(fitted.betas)[None]
-    for orient, pose, transl in zip(fitted.global_orient, fitted.pose, fitted.transl, strict=True):
-        with torch.inference_mode():
-            posed = body(
-                axis_angle_to_matrix(torch.from_numpy(orient)[None]),
-                axis_angle_to_matrix(torch.from_numpy(pose)[None]),
-                betas,
-                torch.from_numpy(transl)[None],
-            )
-        yield camera.to_camera(posed.vertices[0].double().numpy())
+def pose_mesh(
+    fitted: FittedBody, frame: int, camera: Camera, body: BodyModel
+) -> Float64[np.ndarray, "v 3"]:
+    """Vertices of one frame in the camera's axes."""
+    orient, pose, transl, betas = (
+        torch.from_numpy(values)[None]
+        for values in (
+            fitted.global_orient[frame],
+            fitted.pose[frame],
+            fitted.transl[frame],
+            fitted.betas,
+        )
+    )
+    with torch.inference_mode():
+        posed = body(axis_angle_to_matrix(orient), axis_angle_to_matrix(pose), betas, transl)
+    return camera.to_camera(posed.vertices[0].double().numpy())

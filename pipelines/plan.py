@@ -18,17 +18,21 @@ from extpose.detect.plugs import FILE_SETTINGS
 from extpose.errors import VideoError
 from extpose.schema import MAX_CLIP_FRAMES, SCHEMA_VERSION
 from extpose.storage import Location
+from extpose.video_index import VideoIndex, scan
 from pipelines.committed import Survey, clear_for, survey
 from pipelines.detections import detection_settings
 from pipelines.ledger import Outcome, Unit, add_counts
-from pipelines.probing import Failed, Known, Probed, probe_videos
+from pipelines.probing import Failed, Known, Probed, Scan, probe_videos, readable
 from pipelines.track_report import link_units, sum_tracks
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Raised whenever the same settings give other bytes."""
+CHEAP_SKIP = 1024
+"""Frames that may be decoded and dropped before any unit: next to nothing beside detection."""
 WORK_SETTINGS = (
-    "num_detectors", "max_detectors", "gpus_per_detector", "max_memory", "frame_seconds", "tries",
-    "stall_seconds", "dry_run", "redo", "prune", "rehash", "keep_detections",
+    "num_detectors", "max_detectors", "gpus_per_detector", "num_hand_finders", "max_memory",
+    "frame_seconds", "tries", "stall_seconds", "dry_run", "redo", "prune", "rehash",
+    "keep_detections",
 )  # fmt: skip
 """How the work is done decides no byte."""
 
@@ -49,10 +53,11 @@ class PlannedVideo:
     message: str = ""
 
 
-def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
+def settings_of(config: PreprocessConfig, detector: str, hands: str = "") -> dict[str, Any]:
     """What decides the content of shards, besides the videos.
 
-    `detector` is its identity: the hash of its weights; its name alone is in the config.
+    `detector` is its identity: the hash of its weights; its name alone is in the config. `hands` is
+    that of the networks that find hands, where there are any besides the detector's.
     """
     settings = asdict(config)
     for name in FILE_SETTINGS:
@@ -60,7 +65,8 @@ def settings_of(config: PreprocessConfig, detector: str) -> dict[str, Any]:
     for name in ("source", "out", *WORK_SETTINGS):
         del settings[name]
     versions = {"code": __version__, "schema": SCHEMA_VERSION, "pipeline": PIPELINE_VERSION}
-    return {"versions": versions, "detector_identity": detector, **settings}
+    identities = {"detector_identity": detector} | ({"hands_identity": hands} if hands else {})
+    return {"versions": versions, **identities, **settings}
 
 
 def plan_videos(
@@ -69,8 +75,10 @@ def plan_videos(
     settings: dict[str, Any],
     known: Known | None = None,
     identity_of: Callable[[Location], str] | None = None,
+    *,
+    scan: Scan = scan,
 ) -> list[PlannedVideo]:
-    """Probe every video that is not `known` and cut all into units.
+    """Probe every video that is not `known`, by `scan`, and cut all into units.
 
     `identity_of` says what decides of a single video, besides its content. Raises ValueError for
     settings out of range.
@@ -82,7 +90,7 @@ def plan_videos(
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} is {getattr(config, name)}, it must be above 0")
     seen: dict[str, str] = {}
-    probed = zip(paths, probe_videos(paths, {} if known is None else known), strict=True)
+    probed = zip(paths, probe_videos(paths, {} if known is None else known, scan), strict=True)
     return [
         _plan_video(path, found, config.unit_frames, settings, seen, identity_of)
         for path, found in probed
@@ -98,7 +106,7 @@ def _plan_video(
     identity_of: Callable[[Location], str] | None,
 ) -> PlannedVideo:
     if isinstance(found, Failed):
-        return PlannedVideo(path=str(path), quarantined=found.reason, message=found.message)
+        return PlannedVideo(path=readable(path), quarantined=found.reason, message=found.message)
     try:
         own = [identity_of(path)] if identity_of else []
     except VideoError as error:
@@ -110,8 +118,7 @@ def _plan_video(
     )
     if first != str(path):
         return replace(video, filtered="duplicate", message=f"same as {first}")
-    num_units = -(-found.num_frames // unit_frames)
-    cuts = [found.num_frames * i // num_units for i in range(num_units + 1)]
+    index = VideoIndex.from_text(found.index, path)
     to_detect = detection_settings(settings)
     units = tuple(
         Unit(
@@ -125,10 +132,29 @@ def _plan_video(
             width=found.width,
             identity=_hash_json([settings, found.sha256, path.stem, start, stop, *own]),
             detection_identity=_hash_json([to_detect, found.sha256, start, stop, *own]),
+            index=index.part(start, stop).to_text(),
         )
-        for start, stop in pairwise(cuts)
+        for start, stop in pairwise(cut_video(index, unit_frames))
     )
     return replace(video, units=units)
+
+
+def cut_video(index: VideoIndex, unit_frames: int) -> list[int]:
+    """Where units begin, and the end of the last.
+
+    They are alike, and of at most `unit_frames`, where their frames can be had without decoding
+    many others first. Where not (no keyframes, no seeking) those before every unit are at most as
+    many as its own: a video that is decoded from its beginning is halved, and halved again. Else
+    the cost would grow with the square of the length.
+    """
+    num_frames = index.info.num_frames
+    num_units = -(-num_frames // unit_frames)
+    cuts = [num_frames]
+    for i in reversed(range(num_units)):
+        start = num_frames * i // num_units
+        if index.skip_before(start) <= max(cuts[-1] - start, CHEAP_SKIP):
+            cuts.append(start)
+    return cuts[::-1]
 
 
 def _hash_json(value: Any) -> str:
@@ -178,8 +204,13 @@ def make_manifest(
     outcome_of: Callable[[Unit], Outcome],
     settings: dict[str, Any],
     split: str,
+    *,
+    others: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """What the folder holds and what became of every video. The same for the same input."""
+    """What the folder holds and what became of every video. The same for the same input.
+
+    `others` are the files beside the videos that were left out, by suffix.
+    """
     entries = [_video_entry(video, outcome_of) for video in videos]
     outcomes = [outcome_of(unit) for video in videos for unit in video.units]
     left_out = [video for video in videos if video.filtered]
@@ -203,6 +234,7 @@ def make_manifest(
             if o.sha256
         ],
         "video_counts": {"videos": len(videos), **counts},
+        "left_out_files": {"not_a_video_name": others or {}},
         "frame_counts": totals,
         "track_counts": sum_tracks(
             [track for outcome in outcomes for track in outcome.track_quality]

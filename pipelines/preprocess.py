@@ -11,8 +11,9 @@ stages, never frames: memory does not grow with the videos. Units run in any ord
 workers, killed runs go on where they were, and the shards have the same bytes every time.
 
 Below `out`, on a disk or in a store: `<video>-<first frame>.tar`, `manifest.json` (what became of
-every video and frame), `quarantine.jsonl` (what could not be used, and why), `timing.json` (where
-the time went), `done/` (a marker a unit), `detections/` (what the detector found), `settings.json`.
+every video and frame), `quarantine.jsonl` (what could not be used, and why), `report.html`,
+`timing.json` (where the time went), `versions.json` (with which libraries), `settings.json`,
+`done/` (a marker a unit), `detections/` (what the detector found).
 """
 
 import functools
@@ -20,7 +21,7 @@ import json
 import logging
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -28,13 +29,12 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
 from tqdm import tqdm
 
-from extpose.asset_table import ASSETS
 from extpose.config import PreprocessConfig
-from extpose.detect.plugs import HAND_WEIGHTS
 from extpose.errors import ExtPoseError
 from pipelines.committed import remove
 from pipelines.detections import KeptDetect
-from pipelines.detectors import detector_spec
+from pipelines.detectors import detector_spec, evidence_name, hands_identity, on_gpu
+from pipelines.environment import note_environment
 from pipelines.ledger import (
     MANIFEST,
     QUARANTINE,
@@ -45,7 +45,6 @@ from pipelines.ledger import (
     write_outcome,
     write_text,
 )
-from pipelines.memory import WorkSize, size_of_work
 from pipelines.plan import (
     PlannedVideo,
     clear_output,
@@ -56,12 +55,21 @@ from pipelines.plan import (
     settings_of,
     survey_units,
 )
-from pipelines.probing import read_probes, write_probes
+from pipelines.preprocess_page import write_page
+from pipelines.probing import read_probes, watched_scan, write_probes
+from pipelines.resources import (
+    CPUS_PER_ACTOR,
+    WorkSize,
+    check_cluster,
+    detector_gpus,
+    hand_gpus,
+    size_of_work,
+)
 from pipelines.rows import quarantine
 from pipelines.runtime import ray_session
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources, say_others
 from pipelines.stages.detect import Detect, DetectorSpec, add_detections, detect_unit
-from pipelines.stages.hands import FindHands
+from pipelines.stages.hands import FindHands, WatchedHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.timing import Clock, time_run, timing_table, write_timing
@@ -69,8 +77,6 @@ from pipelines.track_report import say_tracks
 from pipelines.watching import lost, watched_rows
 
 log = logging.getLogger(__name__)
-CPUS_PER_DETECTOR = 0.5
-"""Logical: Ray Data's own helpers need free CPUs next to the actors, or wait for ever."""
 
 
 def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None) -> int:
@@ -86,14 +92,15 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
     if config.dry_run:
         raise ValueError("dry_run: `pipelines.dry_run.dry_run` makes the plan alone")
     config, spec, settings = decide(config, detector)
-    videos_found = find_videos(config.source.path)
-    if not videos_found:
-        raise ExtPoseError(f"{', '.join(map(str, config.source.path))}: no videos")
+    sources = find_sources(config.source.path, config.out)
     begun = time.monotonic()
     with open_output(config.out):
         known = {} if config.rehash else read_probes(config.out)
-        videos = plan_videos(videos_found, config, settings, known, spec.identity_of)
-        write_probes(config.out, known, videos_found)
+        with watched_scan() as scan:
+            videos = plan_videos(
+                sources.videos, config, settings, known, spec.identity_of, scan=scan
+            )
+        write_probes(config.out, known, sources.videos)
         units = [unit for video in videos for unit in video.units]
         found = survey_units(units, config, settings)
         clear_output(found, videos, config, settings)
@@ -103,10 +110,11 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
         if missing:
             # While it is there, the folder is whole.
             remove(config.out / MANIFEST)
-            size = size_of_work(missing, config)
+            size, environment = size_of_work(missing, config), note_environment(config.out)
             with ray_session(object_store_memory=size.object_store):
+                check_cluster(size, config)
                 started = time.monotonic()
-                _run(missing, config, spec, size)
+                _run(build_graph(missing, config, spec, size, environment), missing, config)
                 clock = Clock(begun=begun, planned=planned, started=started, done=time.monotonic())
             done = survey_units(missing, config, settings).done
             for unit in missing:
@@ -115,7 +123,8 @@ def preprocess(config: PreprocessConfig, *, detector: DetectorSpec | None = None
             timing = time_run(list(done.values()), clock, detectors=size.detectors)
             write_timing(config.out, timing)
             log.info("%s", timing_table(timing))
-        return _write_summary(videos, survey_units(units, config, settings).done, config, settings)
+        outcomes = survey_units(units, config, settings).done
+        return _write_summary(videos, outcomes, config, settings, sources.others)
 
 
 def decide(
@@ -124,7 +133,8 @@ def decide(
     """The config with its device, the detector, and the settings that decide the shards' bytes."""
     config = on_gpu(config)
     spec = detector or detector_spec(config.detector, config.detect)
-    return config, spec, settings_of(config, f"{spec.name} {spec.identity}{hands_identity(config)}")
+    hands = hands_identity(config)
+    return config, spec, settings_of(config, f"{spec.name} {spec.identity}", hands)
 
 
 def make_unit(unit: Unit, config: PreprocessConfig, spec: DetectorSpec) -> dict[str, Any]:
@@ -138,84 +148,81 @@ def make_unit(unit: Unit, config: PreprocessConfig, spec: DetectorSpec) -> dict[
 
 
 def build_graph(
-    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
+    units: list[Unit],
+    config: PreprocessConfig,
+    spec: DetectorSpec,
+    size: WorkSize,
+    environment: str = "",
 ) -> Dataset:
     """The line: units in, what `pack` says of each out."""
+    finish = functools.partial(
+        pack, config=config, detector=evidence_name(config, spec), environment=environment
+    )
+    _set_context(DataContext.get_current())  # a data set has a copy, made when it is
     with warnings.catch_warnings():
         # Ray tries a task for ever, and 2.60 has no other way to say how often.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return _line(units, config, spec, size)
-
-
-def _line(
-    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
-) -> Dataset:
-    at_once, again = TaskPoolStrategy(size=size.most_detectors), config.tries - 1
-    in_actors: dict[str, Any] = {
-        "compute": ActorPoolStrategy(
-            min_size=size.detectors, max_size=size.most_detectors, max_tasks_in_flight_per_actor=1
-        ),
-        "num_cpus": CPUS_PER_DETECTOR,
-        "num_gpus": config.gpus_per_detector or None,
-        "max_task_retries": again,
-    }
-    detect = functools.partial(
-        Detect, config.detect, spec, limit=config.frame_seconds, tries=config.tries
-    )
-    where = config.out if config.keep_detections else None
-    tracked = (
-        ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
-        .map(KeptDetect, fn_constructor_args=(detect, where), **in_actors)
-        .map(
-            functools.partial(track, config=config.detect),
-            compute=at_once,
-            max_retries=again,
+        return _tracked(units, config, spec, size).map(
+            finish,
+            compute=TaskPoolStrategy(size=size.most_detectors),
+            max_retries=config.tries - 1,
         )
-    )
-    if config.body == "mano":
-        tracked = tracked.map(
-            FindHands, fn_constructor_args=(config.detect, config.detector), **in_actors
-        )
-    return tracked.map(
-        functools.partial(pack, config=config, detector=evidence_name(config, spec)),
-        compute=at_once,
-        max_retries=again,
-    )
 
 
-def on_gpu(config: PreprocessConfig) -> PreprocessConfig:
-    """Detectors that are given a part of a GPU run on it."""
-    if config.gpus_per_detector > 0 and config.detect.device == "cpu":
-        return replace(config, detect=replace(config.detect, device="cuda"))
-    return config
-
-
-def evidence_name(config: PreprocessConfig, spec: DetectorSpec) -> str:
-    """What clips say of where their 2D keypoints are from."""
-    if config.body == "smpl" or config.detect.hands == "wholebody":
-        return spec.name
-    return f"mediapipe-hands+{spec.name}"
-
-
-def hands_identity(config: PreprocessConfig) -> str:
-    """Of the hand networks' weights, where there are any besides the detector's."""
-    if config.body == "smpl" or config.detect.hands == "wholebody":
-        return ""
-    members = [m.sha256 for name in HAND_WEIGHTS for m in ASSETS[name].members]
-    return " " + " ".join(members)
-
-
-def _run(units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize) -> None:
-    context = DataContext.get_current()
+def _set_context(context: DataContext) -> None:
     context.enable_progress_bars = False
     # A block is a unit: one whose workers die again and again is dropped, and the others go on.
     context.max_errored_blocks = -1
     context.execution_no_progress_timeout_s = -1  # `watched_rows` sees more, and names the units
+    # An actor has one task in flight, so a pool is never busier than this: it would not grow.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+
+
+def _tracked(
+    units: list[Unit], config: PreprocessConfig, spec: DetectorSpec, size: WorkSize
+) -> Dataset:
+    limits: dict[str, Any] = {"limit": config.frame_seconds, "tries": config.tries}
+    detect = functools.partial(Detect, config.detect, spec, **limits)
+    where = config.out if config.keep_detections else None
+    tracked = (
+        ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=len(units))
+        .map(
+            KeptDetect,
+            fn_constructor_args=(detect, where),
+            **_actors(size.detectors, size.most_detectors, config, num_gpus=detector_gpus(config)),
+        )
+        .map(
+            functools.partial(track, config=config.detect),
+            compute=TaskPoolStrategy(size=size.most_detectors),
+            max_retries=config.tries - 1,
+        )
+    )
+    if config.body != "mano":
+        return tracked
+    return tracked.map(
+        WatchedHands,
+        fn_constructor_args=(functools.partial(FindHands, config.detect, config.detector),),
+        fn_constructor_kwargs=limits,
+        **_actors(size.hands, size.most_hands, config, num_gpus=hand_gpus(config)),
+    )
+
+
+def _actors(least: int, most: int, config: PreprocessConfig, *, num_gpus: float) -> dict[str, Any]:
+    return {
+        "compute": ActorPoolStrategy(
+            min_size=least, max_size=most, max_tasks_in_flight_per_actor=1
+        ),
+        "num_cpus": CPUS_PER_ACTOR,
+        "num_gpus": num_gpus or None,
+        "max_task_retries": config.tries - 1,
+    }
+
+
+def _run(line: Dataset, units: list[Unit], config: PreprocessConfig) -> None:
     total = sum(unit.num_frames for unit in units)
     try:
         with tqdm(total=total, desc="preprocess", unit="frame") as bar:
-            rows = build_graph(units, config, spec, size).iter_rows()
-            for row in watched_rows(rows, units, limit=config.stall_seconds):
+            for row in watched_rows(line.iter_rows(), units, limit=config.stall_seconds):
                 if row["write_error"]:
                     raise WriteError(row["write_error"])
                 bar.update(row["frames"])
@@ -228,21 +235,26 @@ def _write_summary(
     done: dict[str, Outcome],
     config: PreprocessConfig,
     settings: dict[str, Any],
+    others: dict[str, int],
 ) -> int:
-    """Manifest and quarantine list, from the markers alone."""
+    """Manifest and quarantine list, from the markers and the plan alone."""
 
     def outcome_of(unit: Unit) -> Outcome:
         if unit.name not in done:
             raise ExtPoseError(f"{config.out}: unit {unit.name} has no marker after the run")
         return done[unit.name]
 
-    manifest = make_manifest(videos, outcome_of, settings, config.split)
+    manifest = make_manifest(videos, outcome_of, settings, config.split, others=others)
     rows = quarantine_rows(videos, outcome_of)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(config.out / QUARANTINE, lines)
+    outcomes = (outcome_of(unit) for video in videos for unit in video.units)
+    write_page(config.out, manifest, outcomes, rows)
     write_text(config.out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for row in rows:
         log.warning("quarantined: %s: %s: %s", row["path"], row["reason"], row["message"])
+    if others:
+        log.warning("left out, not videos by their names: %s", say_others(others))
     num_links = sum(len(video.get("continued_tracks", ())) for video in manifest["videos"])
     log.info("%s", say_tracks(manifest["track_counts"], num_links))
     return 3 if rows else 0

@@ -8,17 +8,19 @@ sample, with the folder's settings, in this process and a temporary folder.
 
 import tarfile
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from extpose.config import PreprocessConfig, SourceConfig
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, absolute, hash_file, make_folder, make_location, open_stream
-from pipelines.committed import MARKERS, settings_differences
+from pipelines.arguments import DetectorFiles
+from pipelines.committed import MARKERS, read_marker, settings_differences
+from pipelines.environment import differences_here
 from pipelines.explain import find_clip, read_manifest, video_of
-from pipelines.ledger import read_outcome
+from pipelines.ledger import Outcome, Unit, read_outcome
 from pipelines.plan import plan_videos
 from pipelines.preprocess import decide, make_unit
 from pipelines.stages.detect import DetectorSpec
@@ -34,6 +36,8 @@ class Rebuilt:
     """Of the sample."""
     differing: tuple[str, ...]
     """Members that are not the same, or are only on one side; none: the sample is the same."""
+    libraries: tuple[str, ...] = ()
+    """Versions that are not those that made the sample."""
 
 
 def rebuild(
@@ -42,8 +46,11 @@ def rebuild(
     *,
     source: Location | None = None,
     detector: DetectorSpec | None = None,
+    files: DetectorFiles | None = None,
 ) -> Rebuilt:
     """Make the clip `key` of the folder `data` again, from the manifest's video or from `source`.
+
+    `files`: the detector's, where it has some that the user brings.
 
     Raises ExtPoseError when it cannot be tried: no such clip, another content of the source, other
     versions or detector weights than those of the folder.
@@ -59,13 +66,21 @@ def rebuild(
     with tempfile.TemporaryDirectory(prefix="extpose-rebuild-") as folder:
         path = _named_source(video, source, Path(folder))
         config = restore_config(manifest["settings"], source=path, out=Path(folder) / "out")
-        config, spec, ours = decide(config, detector)
-        if found := settings_differences(manifest["settings"], ours):
-            raise ExtPoseError(f"{data}: made with other settings: {'; '.join(found)}")
+        config, spec, ours = decide(with_files(config, files), detector)
+        refuse_others(data, settings_differences(manifest["settings"], ours))
         made = _make_unit(shard.stem, config, spec, ours, path)
         old, new = read_members(shard, key), read_members(made, key)
     names = sorted({*old, *new})
-    return Rebuilt(members=len(old), differing=tuple(n for n in names if old.get(n) != new.get(n)))
+    return Rebuilt(
+        members=len(old),
+        differing=tuple(n for n in names if old.get(n) != new.get(n)),
+        libraries=_other_libraries(data, shard.stem),
+    )
+
+
+def _other_libraries(data: Location, unit: str) -> tuple[str, ...]:
+    marker = read_marker(data, unit, Outcome)
+    return differences_here(data, marker.environment) if marker else ()
 
 
 def read_members(shard: Location, key: str) -> dict[str, bytes]:
@@ -111,6 +126,22 @@ def restore_config(
     return _build(PreprocessConfig, {**given, "source": default.source, "out": out})
 
 
+def with_files(config: PreprocessConfig, files: DetectorFiles | None) -> PreprocessConfig:
+    """The config with those files of the detector that are given."""
+    given = {name: path for name, path in vars(files or DetectorFiles()).items() if path}
+    return replace(config, detect=replace(config.detect, **given))
+
+
+def refuse_others(data: Location, differences: Sequence[str]) -> None:
+    """Raises ExtPoseError where there are differences, and says what may help."""
+    if not differences:
+        return
+    hint = ""
+    if any(difference.startswith("detector_identity") for difference in differences):
+        hint = "; --detect.weights and --detect.calibration name the detector's files"
+    raise ExtPoseError(f"{data}: made with other settings: {'; '.join(differences)}{hint}")
+
+
 def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     hints = get_type_hints(kind)
     built: dict[str, Any] = {}
@@ -126,6 +157,22 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**built)
 
 
+def find_unit(
+    name: str,
+    config: PreprocessConfig,
+    spec: DetectorSpec,
+    settings: dict[str, Any],
+    path: Location,
+) -> Unit:
+    """The unit of that name, planned again. Raises ExtPoseError."""
+    [video] = plan_videos([path], config, settings, identity_of=spec.identity_of)
+    unit = next((unit for unit in video.units if unit.name == name), None)
+    if unit is None:
+        why = video.message or f"its units are {[unit.name for unit in video.units]}"
+        raise ExtPoseError(f"{path}: has no unit {name} now: {why}")
+    return unit
+
+
 def _make_unit(
     name: str,
     config: PreprocessConfig,
@@ -134,10 +181,7 @@ def _make_unit(
     path: Location,
 ) -> Location:
     """The unit's shard, made again. Raises ExtPoseError."""
-    units = plan_videos([path], config, settings, identity_of=spec.identity_of)[0].units
-    unit = next((unit for unit in units if unit.name == name), None)
-    if unit is None:
-        raise ExtPoseError(f"{path}: no unit {name} among {[u.name for u in units]}")
+    unit = find_unit(name, config, spec, settings, path)
     make_folder(config.out / MARKERS)
     result = make_unit(unit, config, spec)
     if result["write_error"]:

@@ -61,6 +61,8 @@ class Record:
     gender: Gender = "neutral"
     evidence: str = "annotated"
     """What made the track's keypoints: `annotated`, `openpose`, ..., `none`."""
+    is_labelled: bool = True
+    """False: the targets are empty, and its clips have none."""
     notes: tuple[str, ...] = ()
     """Labels that the source set aside, each in a word or two: they are counted."""
 
@@ -103,6 +105,15 @@ class Damaged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture that nobody has labelled: its people are those that the detector finds."""
+
+    name: str
+    """Unique in the source and split, in the characters of a key."""
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """One data set. A source's file ends with its `SOURCE = Source(...)`."""
 
@@ -111,13 +122,15 @@ class Source:
     list_units: Callable[[Path, Split], list[str]]
     """(root, split) to the names of the units, sorted: cheap, reads lists and folders only.
     Raises SourceError naming the missing file or folder."""
-    read_unit: Callable[[Path, Split, str], Iterator[Record | Filtered | Damaged]]
+    read_unit: Callable[[Path, Split, str], Iterator[Record | Filtered | Damaged | Picture]]
     """(root, split, unit) to its people, the same ones in the same order each time. Raises
     SourceError naming file, key and both values."""
     layout: str
     """The files it needs, one a line, for `extpose ingest NAME --help` and the documentation."""
     licence: str
     """Where the data come from and on what terms."""
+    needs_detector: bool = False
+    """It yields `Picture`s."""
 
 
 def empty_targets(body: BodyName, num_frames: int) -> ClipTargets:

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,13 @@ from typing import Any, Literal
 from extpose.config import PreprocessConfig
 from extpose.data.shards import ShardIndex
 from extpose.errors import ExtPoseError
-from pipelines.detectors import detector_spec
+from pipelines.arguments import DetectorFiles
+from pipelines.committed import settings_differences
+from pipelines.detectors import evidence_name
 from pipelines.differences import compare
 from pipelines.ledger import MANIFEST, Outcome, Unit, open_output, read_outcome
-from pipelines.plan import plan_videos
-from pipelines.preprocess import decide, evidence_name
-from pipelines.rebuild import restore_config
+from pipelines.preprocess import decide
+from pipelines.rebuild import find_unit, refuse_others, restore_config, with_files
 from pipelines.rows import Failure, unpack_arrays
 from pipelines.stages.detect import DetectorSpec, detect_unit
 from pipelines.stages.hands import FindHands
@@ -35,6 +37,8 @@ GOLDEN, SHARD, OUTCOME = "golden.json", "shard.tar", "outcome.json"
 Stage = Literal["detect", "track", "hands", "pack"]
 STAGES: tuple[Stage, ...] = ("detect", "track", "hands", "pack")
 GIVES: dict[Stage, str] = {"detect": "detections", "track": "tracks", "hands": "hands"}
+IDENTITIES = ("detector_identity", "hands_identity")
+"""Settings that say which networks are used."""
 Values = dict[str, Any]
 """What a stage gives, by name: arrays, bytes and plain values."""
 
@@ -50,13 +54,21 @@ class Golden:
     """Name and identity."""
 
 
-def save_golden(folder: Path, data: Path, name: str, spec: DetectorSpec | None = None) -> list[str]:
+def save_golden(
+    folder: Path,
+    data: Path,
+    name: str,
+    spec: DetectorSpec | None = None,
+    *,
+    files: DetectorFiles | None = None,
+) -> list[str]:
     """Run the stages on a unit of a finished data set, and keep what goes between them.
 
-    `name` is the unit's, '' for the first with a shard; `spec` the folder's own, if none is given.
-    Returns lines to print. Raises ExtPoseError where that shard does not come out again.
+    `name` is the unit's, '' for the first with a shard; `spec` the folder's own, if none is given;
+    `files` the detector's, where it has some that the user brings. Returns lines to print. Raises
+    ExtPoseError where that shard does not come out again.
     """
-    unit, config, detector, spec = _find_unit(data, name, spec)
+    unit, config, detector, spec = _find_unit(data, name, spec, files)
     if folder.exists() and any(folder.iterdir()):
         raise ExtPoseError(f"{folder}: not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,14 +95,17 @@ def replay(
     *,
     repeat: int = 1,
     tolerance: float = 0.0,
+    files: DetectorFiles | None = None,
 ) -> tuple[list[str], bool]:
     """Lines to print, and whether all is as it was. Raises ExtPoseError for a folder of no use.
 
-    `tolerance`: largest difference of a float that is no difference.
+    `tolerance`: largest difference of a float that is no difference. `files`: the detector's, where
+    they are not where they were when the folder was saved.
     """
     golden, lines, is_equal = read_golden(folder), [], True
+    golden = replace(golden, config=with_files(golden.config, files))
     _, spec, settings = decide(golden.config, spec)
-    now = settings["detector_identity"]
+    now = _identities(settings)
     if now != golden.detector and {"detect", "hands"} & set(stages):
         raise ExtPoseError(f"{folder}: made by {golden.detector}, this is {now}")
     known = stages_of(golden.config)
@@ -206,7 +221,7 @@ def read_golden(folder: Path) -> Golden:
 
 
 def _find_unit(
-    data: Path, name: str, spec: DetectorSpec | None
+    data: Path, name: str, spec: DetectorSpec | None, files: DetectorFiles | None
 ) -> tuple[Unit, PreprocessConfig, str, DetectorSpec]:
     """A unit of a finished data set, by its manifest; its config; its detector."""
     try:
@@ -218,12 +233,16 @@ def _find_unit(
         config = restore_config(settings, source=Path(entry["path"]), out=data)
     except (KeyError, TypeError, ValueError) as error:
         raise ExtPoseError(f"{data}: no unit '{name}' in {MANIFEST} ({error!r})") from error
-    spec = spec or detector_spec(config.detector, config.detect)
-    [video] = plan_videos([Path(entry["path"])], config, settings, identity_of=spec.identity_of)
-    units = [unit for unit in video.units if unit.name == name]
-    if not units:
-        raise ExtPoseError(f"{entry['path']}: has no unit {name} now: another video, or moved")
-    return units[0], config, settings["detector_identity"], spec
+    config, spec, ours = decide(with_files(config, files), spec)
+    # Other code is allowed here: that it gives the same is what replays are for.
+    now = {**settings, **{name: ours[name] for name in IDENTITIES if name in ours}}
+    refuse_others(data, settings_differences(settings, now))
+    unit = find_unit(name, config, spec, settings, Path(entry["path"]))
+    return unit, config, _identities(settings), spec
+
+
+def _identities(settings: Mapping[str, Any]) -> str:
+    return " ".join(settings[name] for name in IDENTITIES if name in settings)
 
 
 def _read(path: Path) -> bytes:

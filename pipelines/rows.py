@@ -7,13 +7,16 @@ arrays of different shapes (or of none) are slow and fragile in Arrow tables.
 import io
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from extpose.errors import VideoError
+from extpose.storage import make_location
+from extpose.video import Frame, read_frames
+from extpose.video_index import VideoIndex
 from pipelines.ledger import Outcome, Unit
 
 
@@ -64,6 +67,15 @@ def quarantine(unit: Unit, failure: Failure | None) -> Outcome:
 def unit_of(row: Mapping[str, Any]) -> Unit:
     """The unit that the row is about."""
     return Unit(**{f.name: row[f.name] for f in fields(Unit)})
+
+
+def read_unit(
+    row: Mapping[str, Any], on_skip: Callable[[int], None] | None = None
+) -> Iterator[Frame]:
+    """The frames of the unit that the row is about. As `extpose.video.read_frames`."""
+    path = make_location(row["path"])
+    index = VideoIndex.from_text(row["index"], path) if row.get("index") else None
+    return read_frames(path, row["start"], row["stop"], index=index, on_skip=on_skip)
 
 
 def pack_arrays(**arrays: np.ndarray) -> bytes:

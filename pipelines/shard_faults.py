@@ -24,7 +24,7 @@ from extpose.data.codec import (
     read_meta,
 )
 from extpose.data.faults import Fault, FaultKind
-from extpose.data.shards import TAR_END
+from extpose.data.shard_index import TAR_END
 from extpose.errors import ShardError
 from extpose.schema import MAX_CLIP_FRAMES
 from extpose.storage import Location, find_file, open_stream

@@ -9,10 +9,20 @@ from extpose.detect.track import FilteredTrack
 
 
 def bundle_tracks(
-    tracks: Sequence[Track], filtered: Sequence[FilteredTrack], num_frames: int
+    tracks: Sequence[Track],
+    filtered: Sequence[FilteredTrack],
+    num_frames: int,
+    *,
+    num_empty: int,
 ) -> dict[str, np.ndarray]:
-    """Tracks as numbered arrays; the filtered ones as a table."""
-    arrays: dict[str, np.ndarray] = {"num_frames": np.array(num_frames)}
+    """Tracks as numbered arrays; the filtered ones as a table.
+
+    `num_empty` detections had no area, and are in no track.
+    """
+    arrays: dict[str, np.ndarray] = {
+        "num_frames": np.array(num_frames),
+        "num_empty": np.array(num_empty),
+    }
     arrays["ids"] = np.array([[t.track_id, t.first_frame] for t in tracks], np.int64)
     for i, t in enumerate(tracks):
         for name in ("bbox_xyxy", "keypoints_2d", "timestamps", "is_detected"):

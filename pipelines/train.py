@@ -5,25 +5,31 @@ see; Ray starts a new group of workers after a failure, and they go on from the 
 `min_workers` their number follows what the cluster has room for (`pipelines.elastic`).
 """
 
-import csv
 import logging
+import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extpose.config import TrainConfig
-from extpose.errors import ExtPoseError, TrainingError
+from extpose.errors import TrainingError
 from extpose.storage import absolute
+from pipelines.locking import hold
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
 POLL_SECONDS = 1.0
+TAIL = 4096
+"""Bytes in which the last line of the log lies."""
+WAITING_SECONDS = 30.0
+"""From one warning that the cluster has no room to the next."""
 logger = logging.getLogger(__name__)
 
 
@@ -31,18 +37,20 @@ def train(config: TrainConfig) -> Path:
     """Train, or go on with the run in `config.out`; returns the path of `model.safetensors`.
 
     Raises TrainingError for a config that cannot work, a loss that is not finite, workers that
-    failed more than `config.max_failures` times without a new checkpoint, and a Ray that died.
+    failed more than `config.max_failures` times without a new checkpoint, and a Ray that died;
+    ExtPoseError where another run writes to the folder.
     """
     config = _with_absolute_paths(config)
     _check_workers(config)
-    config.out.mkdir(parents=True, exist_ok=True)
-    if config.launcher == "ray":
-        _train_on_ray(config)
-    else:
-        from extpose.training.run import run_worker
-        from pipelines.held_out import open_held_out
+    _check_counts(config)
+    with hold(config.out):
+        if config.launcher == "ray":
+            _train_on_ray(config)
+        else:
+            from extpose.training.run import run_worker
+            from pipelines.held_out import open_held_out
 
-        run_worker(config, open_held_out(config))
+            run_worker(config, open_held_out(config))
     return config.out / "model.safetensors"
 
 
@@ -60,6 +68,14 @@ def _check_workers(config: TrainConfig) -> None:
         )
 
 
+def _check_counts(config: TrainConfig) -> None:
+    for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
+        if (value := getattr(config, name)) < 1:
+            raise TrainingError(f"{name} is {value}, at least 1")
+    if config.loss.clips_per_sum < 1:
+        raise TrainingError(f"loss.clips_per_sum is {config.loss.clips_per_sum}, at least 1")
+
+
 PATHS = ("out", "init", "body_model", "mocap", "validation")
 
 
@@ -69,30 +85,47 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     paths: dict[str, Any] = {name: absolute(path) for name, path in given.items() if path}
     adversary = config.adversary
     if adversary.init is not None:
-        adversary = replace(adversary, init=adversary.init.expanduser().resolve())
+        adversary = replace(adversary, init=_resolved(adversary.init))
     data = tuple(absolute(folder) for folder in config.data)
-    return replace(config, data=data, adversary=adversary, **paths)
+    files = tuple(path.expanduser().resolve() for path in config.files)
+    held_out = replace(
+        config.held_out,
+        body_male=_resolved(config.held_out.body_male),
+        body_female=_resolved(config.held_out.body_female),
+    )
+    return replace(config, data=data, files=files, adversary=adversary, held_out=held_out, **paths)
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().resolve()
 
 
 def _train_on_ray(config: TrainConfig) -> None:
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
-    from extpose.training.checkpoint import newest_step
+    from extpose.training.checkpoint import last_written, newest_step
     from extpose.training.saving import CHECKPOINTS
+    from pipelines.elastic import find_refusal, missing_resources
     from pipelines.runtime import ray_session
 
     storage, checkpoints = config.out / "ray", config.out / CHECKPOINTS
     with ray_session(), _progress_lines(config):
+        missing = missing_resources(config)
+        if missing and not os.environ.get("RAY_ADDRESS"):
+            raise TrainingError(f"this machine is too small: {missing}")
         while True:
-            before = newest_step(checkpoints)
+            before = last_written(checkpoints)
             try:
-                result = _make_trainer(config, storage).fit()
+                _make_trainer(config, storage).fit()
                 break
             except TrainingFailedError as error:
-                step = newest_step(checkpoints)
-                if step <= before:
+                if (refusal := find_refusal(error)) is not None:
+                    raise TrainingError(str(refusal)) from error
+                # By time, not by step: after damaged checkpoints a run goes on from an earlier one.
+                if last_written(checkpoints) <= before:
                     raise TrainingError(f"{config.out}: the workers failed: {error}") from error
+                step = newest_step(checkpoints)
                 logger.warning("the workers failed, but got to step %d: starts anew", step)
             except RayError as error:
                 what = str(error).strip().splitlines()[0]
@@ -101,15 +134,13 @@ def _train_on_ray(config: TrainConfig) -> None:
                     f"checkpoint is of step {newest_step(checkpoints)}, another start goes on there"
                 ) from error
     shutil.rmtree(storage, ignore_errors=True)
-    if result.return_value:
-        raise TrainingError(result.return_value)
 
 
 def _make_trainer(config: TrainConfig, storage: Path) -> "TorchTrainer":
     from ray.train import FailureConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
-    from pipelines.elastic import SaveBeforeStop, scaling_config
+    from pipelines.elastic import EndOnRefusal, SaveBeforeStop, scaling_config
 
     return TorchTrainer(
         _worker,
@@ -120,21 +151,17 @@ def _make_trainer(config: TrainConfig, storage: Path) -> "TorchTrainer":
             name=uuid.uuid4().hex,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[SaveBeforeStop(config.out)],
+            callbacks=[SaveBeforeStop(config.out), EndOnRefusal()],
         ),
     )
 
 
-def _worker(settings: dict[str, TrainConfig]) -> str:
-    """One Ray Train worker. Returns why the run must not be tried again, or an empty string."""
+def _worker(settings: dict[str, TrainConfig]) -> None:
+    """One Ray Train worker. An error on one of them ends all: the others may wait for it."""
     from extpose.training.run import run_worker
     from pipelines.held_out import open_held_out
 
-    try:
-        run_worker(settings["config"], open_held_out(settings["config"]))
-    except ExtPoseError as error:
-        return str(error)
-    return ""
+    run_worker(settings["config"], open_held_out(settings["config"]))
 
 
 @contextmanager
@@ -156,21 +183,49 @@ def _progress_lines(config: TrainConfig) -> Iterator[None]:
 def _follow(config: TrainConfig, done: threading.Event, starts: int) -> None:
     from extpose.training.starts import read_starts
 
-    path, told = config.out / "log.csv", 0
+    path, told, warned = config.out / "log.csv", 0, time.monotonic()
+    before = starts
     while not done.wait(POLL_SECONDS):
         for start in (new := read_starts(config.out)[starts:]):
             logger.info("%s", start)
         starts += len(new)
-        if not path.exists():
-            continue
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("data_wait")]
-        step = int(rows[-1]["step"]) if rows else 0
+        if time.monotonic() - warned > WAITING_SECONDS:
+            warned = time.monotonic()
+            _warn_of_waiting(config, has_begun=starts > before)
+        row = _last_row(path)
+        step = int(row["step"]) if row else 0
         if step // config.log_every != told // config.log_every:
-            told, row = step, rows[-1]
+            told = step
             logger.info(
                 "step %s/%s  %.0f s  loss %.4f  lr %.2e  %.0f frames/s",
                 step,
                 config.steps,
                 *(float(row[n]) for n in ("seconds", "loss", "lr", "frames_per_second")),
             )
+
+
+def _warn_of_waiting(config: TrainConfig, *, has_begun: bool) -> None:
+    """Nobody else tells: Ray waits for ever for a cluster that may grow, or for other jobs."""
+    from ray.exceptions import RayError
+
+    from pipelines.elastic import missing_resources, tell_free
+
+    with suppress(RayError):  # told by the main thread
+        if missing := missing_resources(config):
+            logger.warning("waits for a larger cluster: %s", missing)
+        elif not has_begun:
+            logger.warning("no worker has begun yet: %s", tell_free(config))
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    """Of a table, the last whole line; nothing without one. Reads only the ends of the file."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        header = file.readline()
+        file.seek(max(len(header), path.stat().st_size - TAIL))
+        lines = file.read().split(b"\n")[:-1]
+    if not lines:
+        return {}
+    names, values = header.decode().strip().split(","), lines[-1].decode().strip().split(",")
+    return dict(zip(names, values, strict=True)) if len(names) == len(values) else {}

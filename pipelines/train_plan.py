@@ -112,10 +112,15 @@ def plan(config: TrainConfig, cluster: Cluster, *, mfu: float) -> list[Need]:
     """ZeRO 0 to 3, without and with activation checkpointing.
 
     Raises ExtPoseError for a batch that cannot be shared, an MFU that none can have, and networks
-    that are not counted.
+    and offloading, which are not counted.
     """
     if not 0 < mfu <= 1:
         raise ExtPoseError(f"mfu is {mfu}, a share between 0 and 1")
+    if config.engine.offload != "nothing":
+        raise ExtPoseError(
+            f"engine.offload is {config.engine.offload!r}: what moves to main memory, and the time "
+            "that it costs, are not counted; plan without it"
+        )
     if config.model.adds_modules:
         raise ExtPoseError(
             f"fusion {config.model.fusion!r} with skeleton_input {config.model.skeleton_input!r}: "

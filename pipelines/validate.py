@@ -26,7 +26,7 @@ from tqdm import tqdm
 from extpose.config import CropConfig, SkeletonConfig
 from extpose.data.faults import Fault, FaultKind
 from extpose.storage import Location, hash_file, list_files, name_in, read_bytes
-from pipelines.accounts import account_faults
+from pipelines.accounts import account_faults, shape_faults
 from pipelines.ledger import MANIFEST
 from pipelines.shard_faults import Finding, ShardReport, check_shard
 
@@ -116,6 +116,8 @@ def _read_manifest(folder: Location) -> tuple[Manifest, list[Finding]]:
         manifest.shards = {shard["name"]: shard for shard in content["shards"]}
         if len(manifest.shards) != len(content["shards"]):
             raise ValueError("a shard is listed twice")
+        if not all(isinstance(name, str) for name in manifest.shards):
+            raise ValueError("the name of a shard is not a text")
         settings = content["settings"]
         manifest.skeleton = SkeletonConfig(**settings["skeleton"])
         manifest.crop = CropConfig(**settings["crop"]) if "crop" in settings else None
@@ -123,7 +125,7 @@ def _read_manifest(folder: Location) -> tuple[Manifest, list[Finding]]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         message = f"not a readable manifest ({error!r})"
         return Manifest(), [_of_folder("bad_manifest", path, message)]
-    return manifest, []
+    return manifest, [_of_folder("bad_manifest", path, fault) for fault in shape_faults(content)]
 
 
 def _check_all(paths: list[Location], manifest: Manifest, workers: int) -> Iterator[ShardReport]:

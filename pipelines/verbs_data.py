@@ -85,11 +85,15 @@ def run_replay(args: list[str], verb: Verb) -> int:
 
     is_equal = True
     if options.save_from is not None:
-        lines = save_golden(options.folder, options.save_from, options.unit)
+        lines = save_golden(options.folder, options.save_from, options.unit, files=options.detect)
     else:
         stages = STAGES if options.stage == "all" else (options.stage,)
         lines, is_equal = replay(
-            options.folder, stages, repeat=options.repeat, tolerance=options.tolerance
+            options.folder,
+            stages,
+            repeat=options.repeat,
+            tolerance=options.tolerance,
+            files=options.detect,
         )
     print("\n".join(lines))
     return 0 if is_equal else 1
@@ -189,7 +193,9 @@ def run_rebuild(args: list[str], verb: Verb) -> int:
     options = parsing.parse(RebuildArgs, args, verb)
     from pipelines.rebuild import rebuild
 
-    made = rebuild(options.key, options.data, source=options.source)
+    made = rebuild(options.key, options.data, source=options.source, files=options.detect)
+    for library in made.libraries:
+        print(f"another library than then: {library}", file=sys.stderr)
     if made.differing:
         print(f"{options.key}: not the same: {', '.join(made.differing)}")
         return 1

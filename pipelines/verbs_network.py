@@ -166,7 +166,7 @@ VERBS: dict[str, Verb] = {
     ),
     "submit": Verb(
         "Send another verb to a Ray cluster.",
-        "extpose submit --address http://head:8265 -- train body-video --data /data/shards",
+        "extpose submit --address http://head:8265 -- train tiny --data /data/shards",
         run_submit,
     ),
 }

@@ -5,7 +5,8 @@
 The child says with `beat` what it is about to do. When it is silent for `limit` seconds it is
 killed: by a timer of its own that no Python code can hold up, and by the parent. A segmentation
 fault, `os._exit` or the kernel's out-of-memory killer end the child alone. After a death the task
-is tried again in a new child; after `tries` deaths a `WorkDied` names the last thing it began.
+is tried again in a new child; after `tries` deaths a `WorkDied` names the last thing it began. A
+child that dies between two tasks is replaced, and no task is blamed for it.
 """
 
 import faulthandler
@@ -61,64 +62,81 @@ class Watched:
     ) -> None:
         """Starts the child and waits for it. Raises ExtPoseError when `build` does."""
         self._build, self._limit, self._tries = build, limit, tries
+        self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
     def __call__(self, task: Any) -> Any:
-        """The result. Raises WorkDied after `tries` deaths; then a new child is there already."""
+        """The result. Raises WorkDied after `tries` deaths, ExtPoseError when `build` does.
+
+        Whatever was raised, the next call starts a new child.
+        """
         for left in reversed(range(self._tries)):
-            self._connection.send(task)
             try:
-                return self._receive(self._limit, "beginning")
+                # One that waits may have been killed: it is the kernel's first victim.
+                if self._process is None or self._process.poll() is not None:
+                    self._start()
+                return self._ask(task, self._limit, "beginning")
             except WorkDied:
-                self._start()
                 if not left:
                     raise
         raise ValueError(f"tries is {self._tries}, it must be at least 1")
 
     def close(self) -> None:
         """End the child."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
         self._connection.close()
-        self._process.kill()
-        self._process.wait()
         self._traces.close()
 
     def _start(self) -> None:
+        if self._process is not None:
+            self.close()
         self._connection, theirs = Pipe()
         self._traces = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
         handles = (theirs.fileno(), self._traces.fileno())
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.watched", *map(str, handles)],
-            pass_fds=handles,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._connection.send((self._build, self._limit))
-        error = self._receive(START_LIMIT, "building")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.watched", *map(str, handles)],
+                pass_fds=handles,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+            )
+            theirs.close()
+            error = self._ask((self._build, self._limit), START_LIMIT, "building")
+        except BaseException:
+            theirs.close()
+            self.close()
+            raise
         if error:
             self.close()
             raise ExtPoseError(error)
 
-    def _receive(self, limit: float, doing: str) -> Any:
+    def _ask(self, task: Any, limit: float, doing: str) -> Any:
         """The child's answer; what it does meanwhile is kept for the message."""
         is_silent = False
-        with suppress(EOFError, ConnectionError):
+        with suppress(EOFError, OSError):
+            self._connection.send(task)
             while not (is_silent := not self._connection.poll(limit + GRACE)):
                 is_done, value = self._connection.recv()
                 if is_done:
                     return value
                 doing = value
-        if is_silent:
-            self._process.kill()
         raise self._explain(doing, limit, is_silent=is_silent)
 
     def _explain(self, doing: str, limit: float, *, is_silent: bool) -> WorkDied:
         """Why the child is gone. Messages hold no times or addresses: runs are compared."""
+        assert self._process is not None
+        if is_silent:
+            self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE)
+        self._process.kill()
         code = self._process.wait()
         self._traces.seek(0)
         where = self._traces.read().decode(errors="replace")
-        self._traces.close()
-        self._connection.close()
+        self.close()
         # The timer's own trace begins with this word.
         if is_silent or where.startswith("Timeout"):
             return WorkDied("hung", f"{doing}: no answer for {limit:g} s", where)
@@ -154,7 +172,7 @@ def main() -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     faulthandler.enable(file=traces)
-    with suppress(EOFError, ConnectionError):
+    with suppress(EOFError, OSError):
         _work(Connection(handle), traces)
 
 

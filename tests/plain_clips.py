@@ -66,7 +66,7 @@ def synthetic_clip(
         key=key,
         meta=ClipMeta(
             schema_version=SCHEMA_VERSION,
-            source="test",
+            source="synth",
             split="train",
             video_id="synthetic",
             track_id=0,

@@ -1,12 +1,13 @@
-"""Several Python processes at once: what they print, and none of them left behind."""
+"""Several Python processes at once: what they print, and none of them left behind; small disks."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -48,3 +49,14 @@ def run_together(*arguments: Sequence[str]) -> list[subprocess.CompletedProcess[
             subprocess.CompletedProcess(process.args, process.returncode, out.read(), errors.read())
             for process, (out, errors) in zip(processes, files, strict=True)
         ]
+
+
+@contextmanager
+def small_disk(size: int = 64) -> Iterator[None]:
+    """No file of this process may be longer, in bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -7,6 +7,7 @@ from extpose.config import CropConfig
 from extpose.data.crop import (
     apply_affine,
     box_to_affine,
+    clip_keypoints_to_crop,
     compose_affine,
     crop_image,
     invert_affine,
@@ -118,3 +119,17 @@ def test_keypoints_to_crop_follows_the_crop_and_keeps_confidence():
     expected = apply_affine(keypoints[:, :2], box_to_affine(boxes[0], 256))
     np.testing.assert_allclose(moved[:, :2], expected, atol=1e-3)
     np.testing.assert_array_equal(moved[:, 2], keypoints[:, 2])
+
+
+def test_frames_at_once_are_the_frames_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(300, 200, (7, 17, 3)).astype(np.float32)
+    affines = rng.normal(0, 3, (7, 2, 3)).astype(np.float32)
+    sizes = {"crop_size": 385, "skeleton_size": 256}
+    at_once = clip_keypoints_to_crop(points, affines, **sizes)
+    for frame in range(7):
+        alone = keypoints_to_crop(points[frame], affines[frame], **sizes)
+        assert at_once[frame].tobytes() == alone.tobytes()
+    affines[3, 0] = 0
+    with pytest.raises(ValueError, match=r"affine \[\[0\.0, 0\.0, 0\.0\].* cannot be inverted"):
+        clip_keypoints_to_crop(points, affines, **sizes)

@@ -1,17 +1,22 @@
 """Which clips a step sees, and how they come out of shards."""
 
+import errno
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extpose import storage
 from extpose.batch import Batch, map_tensors
 from extpose.config import DataConfig
+from extpose.data import shard_index
 from extpose.data.augment import draw_rng
 from extpose.data.loader import (
     ClipDataset,
@@ -22,8 +27,10 @@ from extpose.data.loader import (
 )
 from extpose.data.sampler import Draw, Mixture, StepSampler, micro_batch_size
 from extpose.data.shards import ShardIndex, write_shard
-from extpose.errors import ShardError
+from extpose.errors import BodyError, ShardError, StoreError
+from extpose.storage import S3Path
 from tests.plain_clips import synthetic_clip
+from tests.s3_server import ANY, S3Server
 
 CONFIG = DataConfig(num_frames=3)
 
@@ -292,3 +299,76 @@ def test_bad_mixes_are_refused() -> None:
     for bad in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="must be a number above 0"):
             StepSampler([3, 4], batch=4, micro_batch=4, seed=0, steps=1, mix=[1.0, bad])
+
+
+class _Failing:
+    """A reader of a disk that fails."""
+
+    num_bytes = 0
+
+    def read_at(self, _offset: int, _size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another clip in its place would be another sequence; every clip would be tried."""
+    index, sizes = open_folders([write_folder(tmp_path, "a", 3)])
+    dataset = ClipDataset(index, CONFIG, body="smpl", size=64, sizes=sizes)
+    monkeypatch.setattr(shard_index, "open_reader", lambda _path: _Failing())
+    sampler = StepSampler(3, batch=3, micro_batch=3, seed=0, steps=1)
+    with pytest.raises(StoreError, match=r"a/0\.tar: cannot be read \(.*Input/output error"):
+        next(training_batches(dataset, sampler, workers=0))
+    index.close()
+    too_many = OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(shard_index, "open_reader", Mock(side_effect=too_many))
+    with pytest.raises(StoreError, match="Too many open files"):
+        dataset.has_labels()
+
+
+def test_a_store_that_is_lost_in_the_middle_is_no_damage(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTPOSE_S3_TRIES", "2")
+    shard = S3Path(f"s3://bucket/{tmp_path.name}/0.tar")
+    storage.write_bytes(shard, (write_folder(tmp_path, "a", 3) / "0.tar").read_bytes())
+    dataset = open_dataset(shard.parent)
+    sampler = StepSampler(3, batch=1, micro_batch=1, seed=0, steps=3)
+    batches = training_batches(dataset, sampler, workers=0)
+    assert not next(batches).skipped
+    s3.fail(ANY, tmp_path.name, 1000)
+    with pytest.raises(StoreError, match=rf"{shard}: .* \(try 2 of 2\)"):
+        next(batches)
+
+
+def test_errors_and_deaths_of_loader_processes_arrive(folder: Path) -> None:
+    sampler = StepSampler(7, batch=1, micro_batch=1, seed=0, steps=100)
+    with pytest.raises(BodyError) as told:
+        next(training_batches(open_dataset(folder, body="mano"), sampler, workers=1))
+    assert "Traceback" not in str(told.value)
+    before = set(psutil.Process().children(recursive=True))
+    batches = training_batches(open_dataset(folder), sampler, workers=1)
+    next(batches)
+    started = set(psutil.Process().children(recursive=True)) - before
+    [loader] = [one for one in started if not one.children()]
+    loader.kill()
+    # Which of them it is depends on whether a batch was under way; what counts is an end.
+    with pytest.raises((RuntimeError, OSError)):
+        list(batches)
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it(folder: Path) -> None:
+    dataset = open_dataset(folder)
+    first = dataset.__getitems__([Draw(0, 0)])
+    kept = first.rgb.clone()
+    second = dataset.__getitems__([Draw(0, 3)])
+    assert torch.equal(first.rgb, kept)
+    part = first.rgb[0, 0]
+    del first
+    dataset.__getitems__([Draw(1, 3)])
+    assert torch.equal(part, kept[0, 0])
+    del part, second
+    places = [dataset.__getitems__([Draw(i, 3)]).rgb.data_ptr() for i in range(6)]
+    assert len(set(places)) < 6

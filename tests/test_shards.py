@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 
+from extpose.data import shard_index
 from extpose.data.clip import decode_image
 from extpose.data.shards import (
     ShardIndex,
@@ -284,3 +285,31 @@ def test_the_example_of_the_docs_runs(shard, capsys):
         namespace["skeleton"], decode_image(random_clip(0, 5, labelled=True).skeleton[0])
     )
     assert "noise-0_3_000010" in capsys.readouterr().out
+
+
+def test_an_index_is_kept_in_a_file(shard: Path, tmp_path: Path) -> None:
+    index = ShardIndex([shard])
+    with tarfile.open(shard) as tar:
+        last = tar.getmembers()[-1].offset_data
+    os.truncate(shard, last + 10)
+    with pytest.raises(ShardError, match="truncated"):
+        ShardIndex([shard])
+    kept = ShardIndex.from_bytes(index.to_bytes())
+    assert (kept.paths, kept.keys) == (index.paths, index.keys)
+    assert_same(kept.read_clip(0), index.read_clip(0))
+    with pytest.raises(ShardError, match="shorter than when it was opened"):
+        kept.read_clip(1)
+    index.close()
+    kept.close()
+
+
+def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_index, "MAX_OPEN", 3)
+    paths = [tmp_path / f"{i}.tar" for i in range(5)]
+    for i, path in enumerate(paths):
+        write_shard(path, [random_clip(i, 1)])
+    index, before = ShardIndex(paths), len(os.listdir("/proc/self/fd"))
+    for i in (0, 1, 2, 0, 3, 4, 0):
+        assert_same(index.read_clip(i), random_clip(i, 1))
+        assert len(os.listdir("/proc/self/fd")) <= before + 3
+    index.close()

@@ -187,6 +187,18 @@ def test_a_store_that_errs_now_and_then_is_asked_again(s3, tmp_path):
     assert fault.times < 99
 
 
+@pytest.mark.parametrize("size", [1000, 25_000_000])
+def test_uploads_go_through_where_each_fifth_request_is_refused(s3, tmp_path, size):
+    folder = S3Path(f"s3://bucket/{tmp_path.name}")
+    fault = s3.fail(ANY, f"{tmp_path.name}/", 100, every=5)
+    data = np.random.default_rng(0).bytes(size)
+    for i in range(5 if size < 1e6 else 1):
+        storage.write_bytes(folder / str(i), data)
+    assert fault.times < 100
+    s3.faults.clear()
+    assert storage.read_bytes(folder / "0") == data
+
+
 def test_a_store_that_fails_for_ever_is_named_and_holds_nothing(s3, tmp_path):
     path = S3Path(f"s3://bucket/{tmp_path.name}/never.tar")
     fault = s3.fail("PUT", "never", 100)

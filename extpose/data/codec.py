@@ -6,6 +6,7 @@ Axes    t frames   k keypoints of the evidence   p keypoints of the labels   v v
         j joint rotations without the root
 """
 
+import functools
 import io
 import json
 import math
@@ -174,7 +175,7 @@ def _find_meta_faults(value: Any) -> Iterator[Fault]:
         message = f"schema_version is {version!r}, this code reads {SCHEMA_VERSION}"
         yield Fault(kind="schema_version", message=message)
         return
-    hints = get_type_hints(ClipMeta)
+    hints = _meta_types()
     if value.keys() != hints.keys():
         missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
         yield Fault(kind="bad_meta", message=f"{META}: missing {missing}, unknown {unknown}")
@@ -193,6 +194,11 @@ def _find_meta_faults(value: Any) -> Iterator[Fault]:
     if min(value["image_size"]) < 1:
         message = f"{META}: image_size is {value['image_size']}, must be positive"
         yield Fault(kind="bad_meta", message=message)
+
+
+@functools.cache
+def _meta_types() -> dict[str, Any]:
+    return get_type_hints(ClipMeta)
 
 
 def _matches(value: object, hint: Any) -> bool:

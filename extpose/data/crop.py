@@ -110,6 +110,26 @@ def keypoints_to_crop(
     return np.concatenate([points, keypoints_img[..., 2:]], axis=-1).astype(np.float32)
 
 
+def clip_keypoints_to_crop(
+    keypoints_img: Float32[np.ndarray, "t k 3"],
+    crop_to_img: Float32[np.ndarray, "t 2 3"],
+    *,
+    crop_size: int,
+    skeleton_size: int,
+) -> Float32[np.ndarray, "t k 3"]:
+    """`keypoints_to_crop` of every frame, at once and bit for bit: the same operations in order."""
+    border = (crop_size - skeleton_size) / 2
+    (a, b, tx), (c, d, ty) = np.moveaxis(crop_to_img.astype(np.float64), 0, -1)[..., None]
+    x, y = np.moveaxis(keypoints_img[..., :2].astype(np.float64), -1, 0)
+    det = a * d - b * c
+    if not det.all():
+        raise ValueError(f"affine {crop_to_img[np.argmin(det != 0)].tolist()} cannot be inverted")
+    points = keypoints_img.copy()
+    points[..., 0] = d / det * x + -b / det * y + (b * ty - d * tx) / det - border
+    points[..., 1] = -c / det * x + a / det * y + (c * tx - a * ty) / det - border
+    return points
+
+
 def crop_image(
     rgb: UInt8[np.ndarray, "h w 3"], img_to_crop: Float[np.ndarray, "2 3"], size: int
 ) -> UInt8[np.ndarray, "size size 3"]:

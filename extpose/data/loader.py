@@ -22,11 +22,12 @@ from extpose.batch import Batch
 from extpose.config import DataConfig
 from extpose.data.augment import draw_augmentation, draw_masking, draw_rng
 from extpose.data.labels import points_to_crop
+from extpose.data.memory import Memory
 from extpose.data.partial import hide_parts
 from extpose.data.sampler import Draw, StepSampler
 from extpose.data.shards import ShardIndex, decode_clip
 from extpose.data.window import View, make_batch
-from extpose.errors import BodyError, ShardError
+from extpose.errors import BodyError, ExtPoseError, ShardError
 from extpose.schema import BodyName, Clip
 from extpose.storage import Location, list_files
 
@@ -76,6 +77,7 @@ class ClipDataset(Dataset[Batch]):
     ) -> None:
         self.index, self.config, self.body, self.size, self.seed = index, config, body, size, seed
         self.sizes = (len(index),) if sizes is None else tuple(sizes)
+        self.memory = Memory()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -84,14 +86,15 @@ class ClipDataset(Dataset[Batch]):
         """The training batch of these draws: augmented, masked.
 
         A clip that cannot be read is replaced by the next one of its data set that can, and told
-        in `skipped`. Raises BodyError for one of another body, and ShardError when no clip of the
-        data set is left.
+        in `skipped`. Raises BodyError for one of another body, ShardError when no clip of the data
+        set is left, and StoreError where the disk or store fails: then no clip is damaged, and
+        another in its place would be another sequence.
         """
         try:
             return self._make_batch(draws)
         except BodyError:
             raise
-        except (ShardError, OSError):
+        except ShardError:
             found = [self._find_readable(draw) for draw in draws]
         batch = self._make_batch([draw for draw, _ in found])
         return replace(batch, skipped=tuple(reason for _, reasons in found for reason in reasons))
@@ -113,7 +116,7 @@ class ClipDataset(Dataset[Batch]):
                 self._make_batch([candidate])
             except BodyError:
                 raise
-            except (ShardError, OSError) as error:
+            except ShardError as error:
                 # Errors of the reader name the shard, those of the decoder the clip alone.
                 text = str(error)
                 reasons.append(text if text.startswith(where) else f"{where}: {text}")
@@ -161,6 +164,7 @@ class ClipDataset(Dataset[Batch]):
             size=self.size,
             skeleton=self.config.skeleton,
             with_targets=with_targets,
+            memory=self.memory,
         )
 
     def read(self, index: int, start: int, count: int, *, stride: int = 1) -> Clip:
@@ -182,15 +186,18 @@ class ClipDataset(Dataset[Batch]):
             return self.read(index, 0, 1).targets is not None
         except BodyError:
             raise
-        except (ShardError, OSError) as error:
+        except ShardError as error:
             logger.warning("damaged: %s", error)
             return False
 
 
 def training_batches(
     dataset: ClipDataset, sampler: StepSampler, *, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
+) -> Iterator[Batch]:
     """Micro-batches of this rank in the sampler's order, whatever the number of `workers`.
+
+    Raises what the data set raises, and RuntimeError or OSError when a loader process dies:
+    another try may go well.
 
     Loader processes are forked from a server that has imported this module and done nothing else.
     To the first batch: 9 s, against 16 s with `spawn`. A plain fork takes 2 s, but hangs for ever
@@ -199,8 +206,8 @@ def training_batches(
     context = multiprocessing.get_context("forkserver") if workers else None
     if context is not None:
         context.set_forkserver_preload([__name__])
-    return DataLoader(
-        dataset,
+    loader = DataLoader(
+        _Telling(dataset),
         batch_sampler=sampler,
         collate_fn=_same,  # type: ignore[arg-type]
         num_workers=workers,
@@ -209,6 +216,26 @@ def training_batches(
         worker_init_fn=_use_one_thread if workers else None,
         pin_memory=pin_memory,
     )
+    for batch in loader:
+        if isinstance(batch, ExtPoseError):
+            raise batch
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Telling(Dataset[Batch | ExtPoseError]):
+    """Errors come out as values: torch would put the loader process's trace into their message."""
+
+    dataset: ClipDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, draws: list[Draw]) -> Batch | ExtPoseError:
+        try:
+            return self.dataset.__getitems__(draws)
+        except ExtPoseError as error:
+            return error
 
 
 def stream_clips(urls: Sequence[str], *, seed: int, rank: int = 0, world_size: int = 1) -> Any:
@@ -253,7 +280,7 @@ def _decode_sample(sample: dict[str, Any]) -> Clip:
     return decode_clip(members, sample["__key__"], path=sample["__url__"])
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Batch | ExtPoseError) -> Batch | ExtPoseError:
     return batch
 
 

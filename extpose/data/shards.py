@@ -1,4 +1,4 @@
-"""Clips in tar shards: atomic writing, strict reading, random access.
+"""Clips in tar shards: atomic writing, strict reading (`ShardIndex`: random access).
 
 The format in prose: `docs/data.md`. Stock WebDataset reads the shards too; this module is the
 strict reader: what breaks the contract is a `ShardError` that names file, key and field.
@@ -6,21 +6,15 @@ strict reader: what breaks the contract is a `ShardError` that names file, key a
 
 import hashlib
 import io
-import itertools
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Int64
-
-from extpose.data.codec import assemble, count_frames, decode_clip, decode_head, encode_clip
+from extpose.data.codec import decode_clip, encode_clip
+from extpose.data.shard_index import ShardIndex
 from extpose.errors import ShardError
 from extpose.schema import Clip
-from extpose.storage import Location, Reader, WholeFile, open_reader, open_stream
+from extpose.storage import Location, WholeFile
 
 __all__ = [
     "ShardIndex",
@@ -31,11 +25,6 @@ __all__ = [
     "read_shard",
     "write_shard",
 ]
-
-TAR_END = 1024
-"""A tar ends in at least two blocks of zeros; without them it was cut off."""
-SCANNERS = 8
-"""Shards of a store that are scanned at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,140 +120,3 @@ def read_shard(path: Location) -> Iterator[Clip]:
     """All clips of one shard, in order. Raises ShardError."""
     index = ShardIndex([path])
     return (index.read_clip(i) for i in range(len(index)))
-
-
-class ShardIndex:
-    """Random access to the clips of many shards, by the offsets of their members.
-
-    Opening costs one pass over the tar headers: of a store, over the whole shards, `SCANNERS` at a
-    time. Then a window is one or two reads of its bytes alone; nothing is kept in memory or on a
-    disk. Copies in forked or spawned workers open the shards anew and do not disturb each other.
-    """
-
-    def __init__(self, paths: Sequence[Location]) -> None:
-        self.paths = list(paths)
-        self.keys: list[str] = []
-        self._shards: list[int] = []
-        self._spans: list[Int64[np.ndarray, "m 2"]] = []
-        self._files: dict[int, Reader] = {}
-        seen: dict[str, Location] = {}
-        for shard, (path, clips) in enumerate(zip(self.paths, _scan_all(self.paths), strict=True)):
-            for key, spans in clips:
-                if key in seen:
-                    raise ShardError(f"{path}: {key}: key is also in {seen[key]}")
-                seen[key] = path
-                self.keys.append(key)
-                self._shards.append(shard)
-                self._spans.append(spans)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def num_frames(self, i: int) -> int:
-        """Frames of clip i."""
-        return (len(self._spans[i]) - 2) // 2
-
-    def path_of(self, i: int) -> Location:
-        """The shard that holds clip i."""
-        return self.paths[self._shards[i]]
-
-    def read_clip(self, i: int) -> Clip:
-        """Clip i, whole."""
-        return self.read_window(i, 0, self.num_frames(i))
-
-    def read_window(self, i: int, start: int, count: int, stride: int = 1) -> Clip:
-        """The frames start, start + stride, ... of clip i, `count` in all, as a clip of its own.
-
-        Only those pictures are read. The key stays; first frame and frame rate are the window's.
-        Raises ValueError for a window that does not lie in the clip.
-        """
-        num_frames, where = self.num_frames(i), f"{self.path_of(i)}: {self.keys[i]}"
-        frames = range(start, start + count * stride, stride) if stride > 0 else range(0)
-        if not frames or start < 0 or frames[-1] >= num_frames:
-            raise ValueError(
-                f"{where}: window start {start}, count {count}, stride {stride} "
-                f"is not inside {num_frames} frames"
-            )
-        head, body = self._read(i, [0, 1])
-        meta, arrays = decode_head(head, body, num_frames, where)
-        meta = replace(meta, first_frame=meta.first_frame + start, fps=meta.fps / stride)
-        rows = slice(start, frames[-1] + 1, stride)
-        fixed = ("target.betas", "target.has_betas")
-        pictures = self._read(i, [m for f in frames for m in (2 + 2 * f, 3 + 2 * f)])
-        return assemble(
-            self.keys[i],
-            meta,
-            {name: a if name in fixed else a[rows] for name, a in arrays.items()},
-            rgb=pictures[::2],
-            skeleton=pictures[1::2],
-            where=where,
-        )
-
-    def _read(self, i: int, members: list[int]) -> list[bytes]:
-        """Members of clip i, in rising order: one request for those that lie together."""
-        shard = self._shards[i]
-        if shard not in self._files:
-            self._files[shard] = open_reader(self.paths[shard])
-        spans = self._spans[i][members]
-        found: list[bytes] = []
-        for piece in np.split(spans, np.flatnonzero(np.diff(members) != 1) + 1):
-            first, end = int(piece[0, 0]), int(piece[-1].sum())
-            data = self._files[shard].read_at(first, end - first)
-            if len(data) != end - first:
-                raise ShardError(
-                    f"{self.paths[shard]}: {self.keys[i]}: shorter than when it was opened"
-                )
-            found += [data[start - first : start - first + size] for start, size in piece.tolist()]
-        return found
-
-    def close(self) -> None:
-        """Close the files."""
-        while self._files:
-            self._files.popitem()[1].close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_files": {}}
-
-
-def _scan_all(paths: Sequence[Location]) -> Iterator[list[tuple[str, Int64[np.ndarray, "m 2"]]]]:
-    """`_scan` of each, in order. Waiting for a store is shared by threads."""
-    if all(isinstance(path, Path) for path in paths):
-        yield from (list(_scan(path)) for path in paths)
-        return
-    with ThreadPoolExecutor(SCANNERS) as pool:
-        yield from pool.map(lambda path: list(_scan(path)), paths)
-
-
-def _scan(path: Location) -> Iterator[tuple[str, Int64[np.ndarray, "m 2"]]]:
-    """Key and (offset, size) of the members of every clip. Raises ShardError."""
-    key, names, spans = "", list[str](), list[tuple[int, int]]()
-    for member_key, name, span in itertools.chain(_members(path), [("", "", (0, 0))]):
-        if member_key != key and names:
-            count_frames(names, f"{path}: {key}")
-            yield key, np.array(spans, np.int64)
-            names, spans = [], []
-        key = member_key
-        names.append(name)
-        spans.append(span)
-
-
-def _members(path: Location) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """Key, name and (offset, size) of every member of a tar that is whole."""
-    try:
-        with open_stream(path) as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    key, _, name = member.name.partition(".")
-                    end = member.offset_data + member.size
-                    if not member.isreg():
-                        raise ShardError(f"{path}: {member.name}: not a plain file")
-                    if end + TAR_END > size:
-                        raise ShardError(f"{path}: {key}: {name}: truncated, {size} bytes of {end}")
-                    yield key, name, (member.offset_data, member.size)
-            file.seek(max(size - TAR_END, 0))
-            if file.read() != bytes(TAR_END):
-                raise ShardError(f"{path}: truncated, no end of archive in {size} bytes")
-    except (tarfile.TarError, OSError) as error:
-        raise ShardError(f"{path}: not a readable tar ({error})") from error

@@ -30,6 +30,7 @@ from extpose.data.augment import (
 )
 from extpose.data.crop import compose_affine
 from extpose.data.labels import make_targets, points_to_crop
+from extpose.data.memory import Memory
 from extpose.data.normalise import normalisation_table, normalise
 from extpose.data.occluder import cover
 from extpose.data.skeleton import draw_skeleton
@@ -65,17 +66,19 @@ def make_batch(
     size: int,
     skeleton: SkeletonConfig,
     with_targets: bool = False,
+    memory: Memory | None = None,
 ) -> Batch:
     """Collate windows of at most `num_frames` frames; a shorter one repeats its last frame.
 
     `size` is the side of the network's crop. Padding has `valid` False and no labels. `targets`
-    is None when no clip has any, unless `with_targets`. Raises ShardError for an image that cannot
-    be decoded, and ValueError for a clip that is too long or of another body than the first.
+    is None when no clip has any, unless `with_targets`. `memory` is that of earlier batches. Raises
+    ShardError for an image that cannot be decoded, and ValueError for a clip that is too long or of
+    another body than the first.
     """
     _check(clips, num_frames)
     shape = (len(clips), num_frames, 3, size, size)
-    # numpy asks for huge pages: fresh memory then costs a third of torch's.
-    rgb, drawn = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    memory = memory or Memory()
+    rgb, drawn = memory.empty(shape), memory.empty(shape)
     valid = np.zeros((len(clips), num_frames), bool)
     boxes = np.empty((len(clips), num_frames, 3), np.float32)
     keypoints = np.zeros((*shape[:2], *clips[0].keypoints_2d.shape[1:]), np.float32)

@@ -237,3 +237,29 @@ class CalibratedBoxes(CalibratedDetector):
     ) -> Float32[np.ndarray, "p 17 3"]:
         """x y calibrated confidence of one person in each box."""
         return self.calibration.apply(self._boxes.find_keypoints(rgb, boxes))
+
+
+@runtime_checkable
+class FindsInBatches(FindsInBoxes, Protocol):
+    """One that is faster on several frames at once."""
+
+    batch_size: int
+
+    def detect_batch(self, images: list[np.ndarray]) -> list[Detections]:
+        """All people of each frame."""
+        ...
+
+
+class CalibratedBatches(CalibratedBoxes):
+    """The same of one that also takes several frames at once."""
+
+    def __init__(self, detector: FindsInBatches, calibration: Calibration, name: str) -> None:
+        super().__init__(detector, calibration, name)
+        self._batches, self.batch_size = detector, detector.batch_size
+
+    def detect_batch(self, images: list[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
+        """All people of each frame."""
+        return [
+            replace(found, keypoints_2d=self.calibration.apply(found.keypoints_2d))
+            for found in self._batches.detect_batch(images)
+        ]

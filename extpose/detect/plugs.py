@@ -19,9 +19,11 @@ from jaxtyping import Float32, UInt8
 from extpose.assets import ASSETS
 from extpose.config import DetectConfig, DetectorName
 from extpose.detect.calibration import (
+    CalibratedBatches,
     CalibratedBoxes,
     CalibratedDetector,
     Calibration,
+    FindsInBatches,
     calibration_path,
     load_calibration,
 )
@@ -33,6 +35,8 @@ CALIBRATED = "+calibrated"
 """Ends the name of a detector whose confidences are calibrated."""
 FILE_SETTINGS = ("weights", "keypoints", "calibration")
 """Of `DetectConfig`: what decides is the files' content (`detector_identity`), not their place."""
+FRAMES = 8
+"""Of one forward pass, where a network can take the people of several: that fills a GPU."""
 HAND_WEIGHTS = ("palm-detection", "hand-landmarks")
 """Assets of the hand detector."""
 FindPeople = Callable[[UInt8[np.ndarray, "h w 3"]], Detections]
@@ -97,6 +101,8 @@ class Plug:
     """Fetched weights."""
     needs_weights: bool = False
     """Whether `detect.weights` names the user's own."""
+    frames: int = 1
+    """That it takes at once. More change the last bits, so they are part of its identity."""
 
 
 def detector_name(name: DetectorName, config: DetectConfig) -> str:
@@ -117,6 +123,8 @@ def detector_identity(name: DetectorName, config: DetectConfig) -> str:
             plug.open(config)  # says what to bring, and from where
             raise AssetError(f"detector {name!r} needs --detect.weights, got {config.weights}")
         parts.append(hash_files(config.weights))
+    if plug.frames > 1:
+        parts.append(f"{plug.frames} frames at once")
     if config.calibration is not None:
         load_calibration(config.calibration, plug.name)
         parts.append(hash_files(calibration_path(config.calibration)))
@@ -139,6 +147,8 @@ def build_detector(name: DetectorName, config: DetectConfig) -> Detector | Video
     full_name = detector_name(name, config)
     if isinstance(detector, VideoDetector):
         return _CalibratedVideo(detector, calibration, full_name)
+    if isinstance(detector, FindsInBatches):
+        return CalibratedBatches(detector, calibration, full_name)
     if isinstance(detector, BoxDetector):
         return CalibratedBoxes(detector, calibration, full_name)
     return CalibratedDetector(detector, calibration, full_name)
@@ -194,14 +204,14 @@ def _open_vitpose(config: DetectConfig) -> Detector:
     from extpose.detect.top_down import BatchedTopDownDetector
     from extpose.detect.vitpose import VitPose
 
-    return BatchedTopDownDetector(config, VitPose(config))
+    return BatchedTopDownDetector(config, VitPose(config), batch_size=FRAMES)
 
 
 def _open_rtmpose(config: DetectConfig) -> Detector:
     from extpose.detect.rtmpose import RtmPose
     from extpose.detect.top_down import BatchedTopDownDetector
 
-    return BatchedTopDownDetector(config, RtmPose(config))
+    return BatchedTopDownDetector(config, RtmPose(config), batch_size=FRAMES)
 
 
 BOXES = "person-boxes"
@@ -215,7 +225,11 @@ PLUGS: dict[DetectorName, Plug] = {
         open=functools.partial(_open_blazepose, variant="full"),
         assets=("blazepose-full", BOXES),
     ),
-    "vitpose": Plug(name="vitpose", open=_open_vitpose, assets=(BOXES,), needs_weights=True),
-    "rtmpose": Plug(name="rtmpose", open=_open_rtmpose, assets=(BOXES,), needs_weights=True),
+    "vitpose": Plug(
+        name="vitpose", open=_open_vitpose, assets=(BOXES,), needs_weights=True, frames=FRAMES
+    ),
+    "rtmpose": Plug(
+        name="rtmpose", open=_open_rtmpose, assets=(BOXES,), needs_weights=True, frames=FRAMES
+    ),
     "keypoints": Plug(name="keypoints", open=PrecomputedKeypoints),
 }

@@ -68,7 +68,8 @@ def keypoints_path(video: PurePath, config: DetectConfig) -> Path:
         if path.is_dir() if not suffix else path.is_file():
             return path
     tried = ", ".join(f"{video.stem}{suffix or '/'}" for suffix in SUFFIXES)
-    raise VideoError(video, "no_keypoints", f"{root} has none of {tried}")
+    where = "" if config.keypoints else "; --detect.keypoints says where they are"
+    raise VideoError(video, "no_keypoints", f"{root} has none of {tried}{where}")
 
 
 def read_table(video: PurePath, config: DetectConfig) -> KeypointTable:

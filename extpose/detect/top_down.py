@@ -88,11 +88,12 @@ class TopDownDetector:
 class BatchedTopDownDetector(TopDownDetector):
     """The same, which can also be given several frames: that fills a GPU."""
 
-    batch_size = 8
-
-    def __init__(self, config: DetectConfig, pose: BatchedPoseNetwork) -> None:
+    def __init__(
+        self, config: DetectConfig, pose: BatchedPoseNetwork, *, batch_size: int = 8
+    ) -> None:
+        """`batch_size`: frames of one call."""
         super().__init__(config, pose)
-        self._batched = pose
+        self._batched, self.batch_size = pose, batch_size
 
     def detect_batch(self, images: list[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
         """All people of each frame: those that a call with each would find."""

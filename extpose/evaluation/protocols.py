@@ -206,6 +206,7 @@ _PROTOCOLS = (
         frames="frames with 8 or more labelled joints",
         min_joints=8,
         pooling="points",
+        box="the reference's projected joints, with a margin",
         pck_thresholds=(0.05, 0.1),
         pck_normaliser="joints_box",
         metrics=("pa_mpjpe", "mpjpe", "pck", *_TEMPORAL, "foot_sliding", "target_foot_sliding"),

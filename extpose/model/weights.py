@@ -89,10 +89,13 @@ def save_model(
 
 
 def save_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write one safetensors file, atomically."""
+    """Write one safetensors file, atomically. Raises OSError where it cannot."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with replaced(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
+        try:
+            save_file(tensors, partial, metadata=metadata)
+        except SafetensorError as error:  # a full disk, among others
+            raise OSError(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64
 from scipy.signal import butter, filtfilt
 
 from extpose.multiview.cameras import Camera
+from extpose.multiview.gaps import nearest_known
 
 MIN_CONFIDENCE = 0.15
 ROUNDS = 8
@@ -27,7 +28,7 @@ class Triangulated:
     """Points of one person."""
 
     points_world: Float64[np.ndarray, "t k 3"]
-    """Not a number where fewer than two views agree."""
+    """Not a number where fewer than two views agree, or one that saw it has it behind."""
     uncertainty: Float64[np.ndarray, "t k"]
     """Metres, one standard deviation by leaving out one camera at a time."""
     reprojection: Float64[np.ndarray, "c t k"]
@@ -68,7 +69,9 @@ def triangulate(
     pixel = np.where(measured, metres, 0).sum(0) / np.maximum(measured.sum(0), 1)
     # Two views have nobody to leave out: what they disagree by, in metres.
     uncertainty = np.where(count >= 3, spread, 2 * pixel)
-    bad = ~np.isfinite(points).all(-1) | (uncertainty > MAX_UNCERTAINTY)
+    # Rays go forward only: who saw a point cannot have it behind.
+    behind = (use & np.isnan(reprojection)).any(0)
+    bad = ~np.isfinite(points).all(-1) | behind | (uncertainty > MAX_UNCERTAINTY)
     points = np.where(bad[:, None], np.nan, points)
     return Triangulated(
         points_world=points.reshape(*shape, 3),
@@ -147,7 +150,6 @@ def smooth(points: Float64[np.ndarray, "t k 3"], *, fps: float) -> Float64[np.nd
         if known.sum() < 4:
             continue
         filled = np.stack([np.interp(frames, frames[known], x) for x in points[known, k].T], -1)
-        distance = np.abs(frames[:, None] - frames[known][None]).min(1)
-        bridged = distance <= MAX_GAP_SECONDS * fps / 2
+        bridged = np.abs(frames - nearest_known(known)) <= MAX_GAP_SECONDS * fps / 2
         out[:, k] = np.where(bridged[:, None], filtfilt(b, a, filled, axis=0), np.nan)
     return out

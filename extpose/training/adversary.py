@@ -15,7 +15,7 @@ Source  4D-Humans' and HaMeR's training step (two real poses a prediction, summe
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, repeat
@@ -47,8 +47,9 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """Poses that were judged in a step, and how much each counts."""
+    """Poses that were judged in a step, how much each counts, and the clips that they are of."""
 
+    keys: tuple[str, ...]
     pose: Float[Tensor, "n j 3 3"]
     betas: Float[Tensor, "n 10"]
     weights: Float[Tensor, " n"]
@@ -90,13 +91,12 @@ class Adversary:
         """The generator's, with its weight; remembers the poses for `step`."""
         params, valid = prediction.params, batch.valid
         rows = _Rows(
+            keys=batch.keys,
             pose=rearrange(params.pose.float(), "b t j row column -> (b t) j row column"),
             betas=repeat(params.betas.float(), "b c -> (b t) c", t=valid.shape[1]),
             weights=frame_weights(valid),
         )
-        self._judged.append(
-            _Rows(pose=rows.pose.detach(), betas=rows.betas.detach(), weights=rows.weights)
-        )
+        self._judged.append(replace(rows, pose=rows.pose.detach(), betas=rows.betas.detach()))
         # Constants here: what the network's loss tells the discriminator is not to be learned.
         fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         scores: Tensor = functional_call(self.discriminator, fixed, (rows.pose, rows.betas))
@@ -124,7 +124,11 @@ class Adversary:
         (self.weight * loss).backward()
         mean = float(self.workers.mean(loss.detach()[None])[0])
         if not math.isfinite(mean):
-            raise TrainingError(f"step {step + 1}: the discriminator's loss is not finite ({mean})")
+            named = self.workers.gather([key for rows in judged for key in rows.keys])
+            raise TrainingError(
+                f"step {step + 1}: the discriminator's loss is not finite ({mean}); clips: "
+                f"{', '.join(sorted({key for keys in named for key in keys}))}"
+            )
         self.workers.average_gradients(list(self.discriminator.parameters()))
         self.optimizer.step()
         return mean

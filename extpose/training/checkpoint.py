@@ -5,7 +5,8 @@
 
 Rank 0 writes, in a thread, while training goes on: into `step_000200.tmp`, which is made durable
 and then renamed. What a crash leaves behind is recognised: a folder that is not named `step_*` is
-ignored, one whose files do not match its `meta.json` is skipped with a warning.
+ignored, one whose files do not match its `meta.json` is skipped with a warning, and renamed to
+`step_000200.damaged` when the run goes on from an older one.
 
 The order of samples and every random draw are functions of the step, so the step is all the state
 that there is besides weights and optimiser. Nothing in a checkpoint is executed when it is read.
@@ -19,7 +20,7 @@ import shutil
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class CheckpointMeta:
     """Of ExtPose."""
     model_config: dict[str, Any]
     """JSON of the `ModelConfig`."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """What was read, by name; see `extpose.training.inputs`."""
 
 
 class CheckpointWriter:
@@ -63,12 +66,16 @@ class CheckpointWriter:
     is complete.
     """
 
-    def __init__(self, root: Path, *, keep: int) -> None:
+    def __init__(self, root: Path, *, keep: int, start_step: int) -> None:
+        """`start_step` is where the run goes on: what is newer was found to be damaged."""
         self.root, self.keep = root, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Path] | None = None
         for leftover in root.glob("step_*.tmp"):
             shutil.rmtree(leftover)
+        for folder in _folders(root):
+            if step_of(folder) > start_step:
+                _set_aside(folder)
 
     @property
     def is_writing(self) -> bool:
@@ -154,7 +161,18 @@ def find_latest(root: Path) -> tuple[Path, CheckpointMeta] | None:
 
 def newest_step(root: Path) -> int:
     """Steps of the newest checkpoint by its name, without a look inside; 0 where there is none."""
-    return max((int(folder.name.removeprefix("step_")) for folder in _folders(root)), default=0)
+    return max(map(step_of, _folders(root)), default=0)
+
+
+def last_written(root: Path) -> float:
+    """When the last checkpoint became complete, seconds since 1970; 0 where there is none."""
+    files = [folder / META_FILE for folder in _folders(root)]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def step_of(folder: Path) -> int:
+    """Of a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step_"))
 
 
 def read_meta(folder: Path) -> CheckpointMeta:
@@ -192,7 +210,15 @@ def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     found = [p for p in root.iterdir() if p.is_dir() and re.fullmatch(r"step_\d{6,}", p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")), reverse=True)
+    return sorted(found, key=step_of, reverse=True)
+
+
+def _set_aside(folder: Path) -> None:
+    """So that it counts neither among those that are kept, nor as progress."""
+    aside = folder.with_suffix(".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    logger.warning("damaged: %s is now %s; delete it when you have looked", folder, aside.name)
 
 
 def _checksum(path: Path) -> int:

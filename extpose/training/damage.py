@@ -2,6 +2,7 @@
 
 import logging
 
+from extpose.data.shard_index import ShardIndex
 from extpose.errors import TrainingError
 from extpose.training.workers import Workers
 
@@ -9,10 +10,17 @@ logger = logging.getLogger(__name__)
 
 
 class Damage:
-    """What this start of a run has met so far; the same on every worker."""
+    """What this start of a run has met so far; the same on every worker.
 
-    def __init__(self, workers: Workers, *, num_clips: int, limit: float) -> None:
-        self.workers, self.num_clips, self.limit = workers, num_clips, limit
+    Where there are several shards, one of them may be lost whole, however small its share.
+    """
+
+    def __init__(self, workers: Workers, index: ShardIndex, *, limit: float) -> None:
+        """`limit` is the share of all clips that may be damaged; 0: none may."""
+        self.workers, self.num_clips, self.limit = workers, len(index), limit
+        shards = index.clips_of_shards()
+        spare = int(shards.max()) if limit and len(shards) > 1 else 0
+        self.allowed = max(limit * self.num_clips, spare)
         self.reasons: dict[str, None] = {}
 
     def note(self, skipped: list[str]) -> None:
@@ -25,8 +33,9 @@ class Damage:
             if reason not in self.reasons and self.workers.rank == 0:
                 logger.warning("skipped, the next clip took its place: %s", reason)
         self.reasons |= found
-        if len(self.reasons) > self.limit * self.num_clips:
+        if len(self.reasons) > self.allowed:
             raise TrainingError(
                 f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than "
-                f"loader.max_damaged={self.limit:g} allows: {'; '.join(list(self.reasons)[:3])}"
+                f"a shard and than loader.max_damaged={self.limit:g} allow: "
+                f"{'; '.join(list(self.reasons)[:3])}"
             )

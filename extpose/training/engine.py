@@ -164,7 +164,10 @@ class DeepSpeedEngine:
             group["lr"] = lr
         if self.config.zero_stage == 0:
             grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(grads)
+            scaler = self._scaler()
+            # In fp16 what is accumulated is scaled, until the step.
+            scale = scaler.get_scale() if scaler is not None else 1.0
+            norm = torch.nn.utils.get_total_norm(grads) / scale
             self.engine.step()
             return float(norm)
         self.engine.step()

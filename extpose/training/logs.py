@@ -2,6 +2,7 @@
 
     config.json  versions.json  code.diff     the config, library versions and commit, local edits
     data.json                                 a hash of each data set, from its manifest
+    starts/000/ ...                           these four, as they were at each start
     parameters.json                           how many there are, are trained, and were added
     log.csv                                   one line a step
     starts.csv                                one line a start: workers, steps done again, time lost
@@ -13,39 +14,29 @@
 Only rank 0 writes.
 """
 
-import hashlib
 import json
 import logging
-import platform
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from extpose.batch import Batch
 from extpose.config import TrainConfig
-from extpose.data.contents import hash_listed
 from extpose.data.normalise import IMAGE_MEAN, IMAGE_STD
-from extpose.model.kernels import describe_backend
+from extpose.training.facts import config_to_json, write_facts
 from extpose.training.loop import StepRecord
 from extpose.training.page import write_page
-from extpose.training.plain import AUTOCAST
 from extpose.training.starts import delete_leftovers, note_start, silence_of
 from extpose.training.throughput import Throughput
 from extpose.training.trackers import open_trackers
 from extpose.training.trainable import ParameterCount
 from extpose.training.validation import append_row, drop_rows_after
 
-PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
 COLUMNS = ("step", "seconds", "loss", "lr", "grad_norm", "skipped")
 MAX_CLIPS_SHOWN, MAX_FRAMES_SHOWN = 8, 8
 SHEET_WIDTH, SHOWN_SIDE, GAP = 1100, 128, 4
@@ -54,34 +45,46 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Called with every step's record; a log that is continued drops lines after `start_step`."""
+    """Called with every step's record; a log that is continued drops lines after `start_step`.
+
+    A disk that is full does not end the training: it is told, and lines of the log wait until
+    there is room again.
+    """
 
     def __init__(self, config: TrainConfig, *, start_step: int = 0, throughput: Throughput) -> None:
         self.config, self.out, self.throughput = config, config.out, throughput
         self.out.mkdir(parents=True, exist_ok=True)
-        write_run_facts(config, throughput)
         self.path = self.out / "log.csv"
+        self._late: list[dict[str, object]] = []
         idle = silence_of(self.path)
         lost = drop_rows_after(self.path, start_step)
         delete_leftovers(self.out)
-        note_start(self.out, step=start_step, workers=throughput.workers, lost=lost, idle=idle)
+        start = note_start(
+            self.out, step=start_step, workers=throughput.workers, lost=lost, idle=idle
+        )
+        write_facts(config, throughput, start=start)
         settings = config_to_json(config)
         self.trackers = open_trackers(config, settings, start_step=start_step)
 
-    def __call__(self, record: StepRecord, batch: Batch) -> None:
+    def __call__(self, record: StepRecord) -> None:
         """Append a line; now and then tell the progress, and draw the report."""
         values = {name: getattr(record, name) for name in COLUMNS}
         values |= self.throughput.values(record) | record.terms
-        append_row(self.path, values)
-        if record.step == 1:
-            picture = draw_batch(batch)
-            cv2.imwrite(str(self.out / "first_batch.png"), np.ascontiguousarray(picture[..., ::-1]))
+        self._late.append(values)
+        self._write(self._append_lines)
         is_last = record.step == self.config.steps
         if record.step % self.config.log_every == 0 or is_last:
             logger.info("%s", progress_line(record, self.config.steps))
             self._track({n: v for n, v in values.items() if n != "step"}, record.step)
         if record.step % self.config.checkpoint_every == 0:
-            write_page(self.out, steps=self.config.steps)
+            self.write_page()
+
+    def draw_first(self, batch: Batch) -> None:
+        """`first_batch.png`: what the network gets first."""
+        path, picture = self.out / "first_batch.png", draw_batch(batch)
+        found, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+        assert found
+        self._write(lambda: path.write_bytes(data.tobytes()))
 
     def add_validation(self, values: Mapping[str, float], step: int) -> None:
         """Metrics on held-out clips."""
@@ -98,15 +101,31 @@ class RunLog:
             extra or "none",
         )
 
+    def write_page(self) -> None:
+        """The report, of what is there."""
+        self._write(lambda: write_page(self.out, steps=self.config.steps))
+
     def close(self) -> None:
-        """The last report; flush what the trackers hold."""
-        write_page(self.out, steps=self.config.steps)
+        """The last report, however the run ended; flush what the trackers hold."""
+        self._write(self._append_lines)
+        self.write_page()
         for tracker in self.trackers:
-            tracker.close()
+            self._write(tracker.close)
+
+    def _append_lines(self) -> None:
+        while self._late:
+            append_row(self.path, self._late[0])
+            self._late.pop(0)
 
     def _track(self, values: Mapping[str, float], step: int) -> None:
         for tracker in self.trackers:
-            tracker.add(values, step)
+            self._write(lambda tracker=tracker: tracker.add(values, step))  # type: ignore[misc]
+
+    def _write(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            logger.error("%s: not everything is logged: %s", self.out, error)
 
 
 def progress_line(record: StepRecord, steps: int) -> str:
@@ -116,89 +135,6 @@ def progress_line(record: StepRecord, steps: int) -> str:
         f"lr {record.lr:.2e}  gradient {record.grad_norm:.3g}  "
         f"{record.frames_per_second:.0f} frames/s  waited {record.data_wait:.2f} s for data"
     )
-
-
-def config_to_json(config: TrainConfig) -> dict[str, Any]:
-    """The config as plain JSON values."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    return values
-
-
-def config_hash(config: TrainConfig) -> str:
-    """Of what decides the numbers of a step: network, data, losses, optimiser, batch and seed.
-
-    Engines agree within rounding, so which one it is does not count, like the number of workers.
-    """
-    values = config_to_json(config)
-    names = ("model", "loader", "loss", "adversary", "mix", "engine", "batch", "seed")
-    # A file may move; what is in it is compared when a run goes on.
-    parts = {name: values[name] for name in names} | {"mocap": config.mocap is not None}
-    for name in ("workers", "max_damaged"):
-        del parts["loader"][name]
-    for name in (
-        "threads", "activation_checkpointing", "micro_batch", "backend", "zero_stage", "offload",
-    ):  # fmt: skip
-        del parts["engine"][name]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_run_facts(config: TrainConfig, throughput: Throughput) -> None:
-    """`config.json`, `data.json`, `versions.json`; in a git checkout the commit and `code.diff`."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    found["attention"] = attention_backend(config)
-    logger.info("attention: %s", found["attention"])
-    peak = throughput.peak
-    found["peak rate"] = f"{peak.flops / 1e12:.4g} TFLOP/s a device ({peak.source})"
-    found["commit"] = find_commit()
-    (config.out / "config.json").write_text(json.dumps(config_to_json(config), indent=1))
-    (config.out / "versions.json").write_text(json.dumps(found, indent=1))
-    data = {str(folder): hash_listed(folder) for folder in config.data}
-    (config.out / "data.json").write_text(json.dumps(data, indent=1))
-    (config.out / "code.diff").write_text(_git("diff", "HEAD"))
-
-
-def attention_backend(config: TrainConfig) -> str:
-    """Which kernel the network's attention runs on."""
-    dtype = AUTOCAST.get(config.engine.precision, torch.float32)
-    device, head_dim = (
-        "cuda" if config.use_gpu else "cpu",
-        config.model.width // config.model.num_heads,
-    )
-    return describe_backend(device, dtype, head_dim)
-
-
-def code_version() -> str:
-    """Of this package."""
-    try:
-        return version("extpose")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def find_commit() -> str:
-    """Of the checkout that this code is in."""
-    return _git("rev-parse", "HEAD").strip() or "unknown: not a git checkout"
-
-
-def _git(*command: str) -> str:
-    """What git says about this code; empty where there is no git or no checkout."""
-    try:
-        done = subprocess.run(
-            ["git", *command],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
 
 
 def draw_batch(batch: Batch) -> UInt8[np.ndarray, "h w 3"]:

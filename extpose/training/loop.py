@@ -61,7 +61,7 @@ def train(
     losses: Losses,
     *,
     start: Progress,
-    report: Callable[[StepRecord, Batch], None],
+    report: Callable[[StepRecord], None],
     save: Callable[[Progress], None],
     is_asked_to_save: Callable[[], bool] = bool,
     adversary: Adversary | None = None,
@@ -70,7 +70,7 @@ def train(
     """Train from `start` to `config.steps` or `config.max_seconds`; saving on the way.
 
     `batches` yields this worker's micro-batches from step `start.step` on. `report` gets each
-    step's record and its last micro-batch; every worker calls `report` and `save`. It also saves
+    step's record; every worker calls `report` and `save`. It also saves
     after a step before which `is_asked_to_save` was true on rank 0. Raises TrainingError, on every
     worker, for a loss or gradient that is not finite.
     """
@@ -95,7 +95,7 @@ def train(
         norm = engine.step(lr)
         # In fp16 the scaler skips such a step and lowers its scale.
         if config.engine.precision != "fp16" and not math.isfinite(norm):
-            _refuse(engine, step, f"the gradient is not finite ({norm})", list(part.batch.keys))
+            _refuse(engine, step, f"the gradient is not finite ({norm})", part.keys)
         terms = dict(zip(part.names, values, strict=True))
         if adversary is not None:
             terms["discriminator"] = adversary.step(step)
@@ -112,7 +112,7 @@ def train(
             skipped=round(skipped),
             num_frames=frames,
         )
-        report(record, part.batch)
+        report(record)
         progress = Progress(step=step + 1, seconds=seconds)
         is_due = progress.step % config.checkpoint_every == 0
         if is_done(config, progress) or is_due or is_asked:
@@ -132,7 +132,9 @@ class _Accumulated:
 
     names: list[str]
     values: list[float]
+    keys: list[str]
     broken: list[str]
+    """The keys of micro-batches whose loss is not finite."""
     skipped: list[str]
     waited: float
     batch: Batch
@@ -149,7 +151,7 @@ def _accumulate(
 ) -> _Accumulated:
     """Forward and backward of all micro-batches of one step."""
     waited, sums, names = 0.0, torch.zeros(()), list[str]()
-    broken, skipped = list[str](), list[str]()
+    keys, broken, skipped = list[str](), list[str](), list[str]()
     for micro in range(engine.accumulation):
         asked = time.perf_counter()
         batch = to_device(next(source), engine.workers.device)
@@ -161,6 +163,7 @@ def _accumulate(
             term = adversary.term(prediction, batch)
             total, terms = total + term, terms | {"adversarial": term}
         engine.backward(total)
+        keys += batch.keys
         skipped += batch.skipped
         names = sorted(terms)
         values = torch.stack([total, *(terms[name] for name in names)]).detach().float().cpu()
@@ -170,6 +173,7 @@ def _accumulate(
     return _Accumulated(
         names=names,
         values=sums.tolist(),
+        keys=keys,
         broken=broken,
         skipped=skipped,
         waited=waited,
@@ -190,4 +194,4 @@ def _seed(config: TrainConfig, step: int, micro: int) -> int:
 
 def _refuse(engine: Engine, step: int, what: str, keys: list[str]) -> None:
     named = sorted({key for part in engine.workers.gather(keys) for key in part})
-    raise TrainingError(f"step {step + 1}: {what}; clips of the micro-batch: {', '.join(named)}")
+    raise TrainingError(f"step {step + 1}: {what}; clips: {', '.join(named)}")

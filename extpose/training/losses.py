@@ -5,7 +5,7 @@ The adversarial term is in `adversary.py`.
 Axes    b clips   t frames   k keypoints   j joint rotations without the root
 Units   3D in metres relative to the root keypoint; 2D in the crop, [-0.5, 0.5]; rotation matrices
 Source  4D-Humans: absolute differences of keypoints, squared differences of parameters, *summed*
-        over coordinates, keypoints, frames and clips
+        over coordinates, keypoints, frames and the clips of a GPU
 """
 
 import torch
@@ -32,8 +32,9 @@ def compute_losses(
     The terms are `keypoints_3d`, `keypoints_2d`, `global_orient`, `pose` and `betas`, and
     `velocity` and `acceleration` where they have a weight. Padding frames and what is not labelled
     count nothing. Computed in float32 whatever the network's
-    precision. With `reduction="mean"` each term is divided by the number of frames (of clips for
-    `betas`) in which it has a label.
+    precision. With `reduction="sum"` the sums are scaled to `config.clips_per_sum` clips, so that
+    their mean over micro-batches does not depend on how many clips one takes. With `"mean"` each
+    term is divided by the number of frames (of clips for `betas`) in which it has a label.
 
     Raises ValueError where the batch has no targets or the body model another keypoint set.
     """
@@ -73,6 +74,9 @@ def compute_losses(
     terms = {name: getattr(config, name) * value for name, (value, _) in sums.items()}
     if config.reduction == "mean":
         terms = {name: value / _count_labelled(sums[name][1]) for name, value in terms.items()}
+    else:
+        scale = config.clips_per_sum / len(valid)
+        terms = {name: scale * value for name, value in terms.items()}
     return torch.stack(list(terms.values())).sum(), terms
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from extpose.evaluation.protocol import METRICS
 from extpose.report import Report
-from extpose.training.validation import BEST, BEST_BY, TABLE, read_best
+from extpose.training.validation import BEST, TABLE, read_best
 
 MAX_POINTS = 500
 """Of a curve; more steps are averaged."""
@@ -23,6 +23,7 @@ GRADIENT = "gradient norm before clipping (log)"
 FILES = {
     "config.json": "every setting",
     "data.json": "a hash of each data set",
+    "index.bin": "where each clip is; a run that goes on takes it",
     "versions.json": "libraries, commit, attention kernel, peak rate",
     "code.diff": "local edits of the code",
     "parameters.json": "numbers of parameters",
@@ -109,8 +110,8 @@ def _add_validation(report: Report, out: Path) -> None:
     if not table:
         return
     report.heading("Held-out clips")
-    if (best := read_best(out / BEST)) < math.inf:
-        report.text(f"Best {label_metric(BEST_BY)}: {best:.1f}; its weights are {BEST}.")
+    if (best := read_best(out / BEST)) is not None:
+        report.text(f"Best {label_metric(best.metric)}: {best.value:.4g}; its weights are {BEST}.")
     labels = {name: label_metric(name) for name in table if name != "step"}
     for name, label in labels.items():
         if not name.startswith("target_"):

@@ -20,7 +20,9 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def create_optimizer(model: nn.Module, config: EngineConfig) -> torch.optim.AdamW:
     """One group, weight decay on everything that is trained (HMR2.0's rule)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(
+        trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+    )
 
 
 class PlainEngine:

@@ -4,35 +4,37 @@ Every worker calls `run_worker` with the same config; a run that finds checkpoin
 goes on from the newest. Who starts the workers is not known here.
 """
 
-import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
 import torch
 
 from extpose.batch import Batch
-from extpose.body_model import load_body_model
+from extpose.body_model import BodyModel
 from extpose.config import TrainConfig
-from extpose.data.loader import ClipDataset, open_folders, training_batches
+from extpose.data.loader import ClipDataset, training_batches
 from extpose.data.sampler import StepSampler, micro_batch_size
 from extpose.errors import CheckpointError, TrainingError
 from extpose.model.ablations import build_network
-from extpose.model.extpose import ExtPose
-from extpose.model.weights import build_pretrained, save_model
+from extpose.model.weights import save_model
 from extpose.params import Prediction
 from extpose.training.adversary import Adversary
+from extpose.training.body import check_labels, open_body
 from extpose.training.checkpoint import find_latest, read_state
 from extpose.training.damage import Damage
 from extpose.training.engine import Engine, create_engine, worker_device
-from extpose.training.logs import RunLog, config_hash
+from extpose.training.facts import config_hash
+from extpose.training.inputs import check_inputs, describe_inputs
+from extpose.training.logs import RunLog
 from extpose.training.loop import Losses, Progress, StepRecord, train
 from extpose.training.losses import compute_losses
-from extpose.training.mocap import read_mocap
+from extpose.training.parts import create_adversary, create_model, open_dataset
 from extpose.training.saving import CHECKPOINTS, Saver
 from extpose.training.state import EXTRA, section
 from extpose.training.throughput import open_throughput
 from extpose.training.trackers import check_trackers
-from extpose.training.trainable import count_parameters, select_trainable
+from extpose.training.trainable import ParameterCount, count_parameters
 from extpose.training.validation import Score, Validation, refuse_overlap
 from extpose.training.workers import Workers, leave_surplus
 
@@ -54,10 +56,12 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
     if config.min_workers and not leave_surplus(config.batch, device):
         return
     workers = Workers(device)
-    dataset = open_dataset(config)
+    dataset, body_model = open_dataset(config, workers), open_body(config)
+    inputs = inspect_inputs(config, dataset, body_model, workers=workers)
     try:
-        sizes = {"batch": config.batch, "micro_batch": config.engine.micro_batch}
-        micro_batch = micro_batch_size(**sizes, world_size=workers.size)
+        micro_batch = micro_batch_size(
+            config.batch, config.engine.micro_batch, world_size=workers.size
+        )
     except ValueError as error:
         raise TrainingError(str(error)) from error
     model = create_model(config)
@@ -71,122 +75,74 @@ def run_worker(config: TrainConfig, score: Score | None = None) -> None:
         skeleton_input=config.model.skeleton_input,
     )
     adversary = create_adversary(config, engine.workers)
-    start = resume(config, engine, adversary)
-    sampler = StepSampler(
-        dataset.sizes,
-        **sizes,
-        mix=config.mix,
-        seed=config.seed,
-        steps=config.steps,
-        start_step=start.step,
-        rank=workers.rank,
-        world_size=workers.size,
-    )
-    log = None
-    if workers.rank == 0:
-        throughput = open_throughput(config, workers.device, workers=workers.size)
-        log = RunLog(config, start_step=start.step, throughput=throughput)
-        log.write_parameters(parameters)
+    start = resume(config, engine, adversary, inputs=inputs)
+    log = open_log(config, engine.workers, start_step=start.step, parameters=parameters)
     validation = None
     if score is not None:
         refuse_overlap(score.shards, dataset.index)
         validation = Validation(config, engine, score, start_step=start.step)
     watch = _Watch(log, validation)
-    saver = Saver(config, engine, adversary)
+    saver = Saver(config, engine, adversary, inputs=inputs, start_step=start.step)
     limit = config.loader.max_damaged
+    batches = open_batches(config, dataset, workers=workers, start_step=start.step)
     try:
         done = train(
             config,
             engine,
-            training_batches(
-                dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
-            ),
-            make_losses(config, engine.workers.device),
+            batches if start.step else watch.see_first(batches),
+            make_losses(config, body_model.to(engine.workers.device)),
             start=start,
             report=watch,
             save=saver,
             is_asked_to_save=lambda: saver.is_asked,
             adversary=adversary,
-            damage=Damage(engine.workers, num_clips=len(dataset), limit=limit),
+            damage=Damage(engine.workers, dataset.index, limit=limit),
         )
         saver.finish()
+        watch.validate(done.step, is_last=True)
+        write_weights(config, engine)
     finally:
         saver.close()
-    watch.validate(done.step, is_last=True)
-    write_weights(config, engine)
-    if log is not None:
-        log.close()
+        if log is not None:
+            log.close()
 
 
-def open_dataset(config: TrainConfig) -> ClipDataset:
-    """The labelled clips of `config.data`."""
-    if config.mix and len(config.mix) != len(config.data):
-        raise TrainingError(
-            f"mix has {len(config.mix)} weights for {len(config.data)} data sets: {config.mix}"
-        )
-    if not all(math.isfinite(weight) and weight > 0 for weight in config.mix):
-        raise TrainingError(f"mix is {config.mix}, each weight must be a number above 0")
-    index, sizes = open_folders(config.data)
-    dataset = ClipDataset(
-        index,
-        config.loader,
-        sizes=sizes if config.mix else None,
-        body=config.model.body,
-        size=config.model.image_size,
+def inspect_inputs(
+    config: TrainConfig, dataset: ClipDataset, body_model: BodyModel, *, workers: Workers
+) -> dict[str, str]:
+    """What the run reads, as hashes. Raises TrainingError for labels of another body."""
+    found: dict[str, str] = {}
+
+    def inspect() -> None:
+        check_labels(config, dataset, body_model)
+        found.update(describe_inputs(config, dataset.index))
+
+    workers.first_does(inspect)
+    return dict(workers.from_first(found))
+
+
+def open_batches(
+    config: TrainConfig, dataset: ClipDataset, *, workers: Workers, start_step: int
+) -> Iterable[Batch]:
+    """This worker's micro-batches from a step on."""
+    sampler = StepSampler(
+        dataset.sizes,
+        batch=config.batch,
+        micro_batch=config.engine.micro_batch,
+        mix=config.mix,
         seed=config.seed,
+        steps=config.steps,
+        start_step=start_step,
+        rank=workers.rank,
+        world_size=workers.size,
     )
-    if config.loader.num_frames > config.model.max_frames:
-        raise TrainingError(
-            f"loader.num_frames={config.loader.num_frames} is more than "
-            f"model.max_frames={config.model.max_frames}"
-        )
-    if not dataset.has_labels():
-        folders = ", ".join(map(str, config.data))
-        raise TrainingError(f"{folders}: no clip has targets, nothing can be learned")
-    return dataset
+    return training_batches(
+        dataset, sampler, workers=config.loader.workers, pin_memory=config.use_gpu
+    )
 
 
-def create_model(config: TrainConfig) -> ExtPose:
-    """Randomly initialised from the seed, or with the weights of `config.init`.
-
-    What `config.engine.trainable` leaves out is frozen. Raises TrainingError when weights do not
-    fit, or switches of the config each other.
-    """
-    torch.manual_seed(config.seed)
-    try:
-        if config.init is None:
-            model = build_network(config.model)
-        else:
-            model = build_pretrained(config.model, config.init)
-        select_trainable(model, config.engine.trainable)
-    except (CheckpointError, ValueError) as error:
-        raise TrainingError(str(error)) from error
-    return model
-
-
-def create_adversary(config: TrainConfig, workers: Workers) -> Adversary | None:
-    """The adversarial term of a run with `config.mocap`. Raises TrainingError for a bad file."""
-    if config.mocap is None:
-        return None
-    if not config.loss.adversarial:
-        raise TrainingError(f"mocap {config.mocap} has no effect with loss.adversarial 0")
-    try:
-        return Adversary(
-            config.adversary,
-            read_mocap(config.mocap, config.model.body),
-            body=config.model.body,
-            weight=config.loss.adversarial,
-            batch=config.batch,
-            seed=config.seed,
-            workers=workers,
-        )
-    except CheckpointError as error:
-        raise TrainingError(str(error)) from error
-
-
-def make_losses(config: TrainConfig, device: torch.device) -> Losses:
+def make_losses(config: TrainConfig, body_model: BodyModel) -> Losses:
     """The objective with its body model."""
-    body_model = load_body_model(config.body_model, config.model.body).to(device)
 
     def losses(
         prediction: Prediction, batch: Batch
@@ -196,8 +152,32 @@ def make_losses(config: TrainConfig, device: torch.device) -> Losses:
     return losses
 
 
-def resume(config: TrainConfig, engine: Engine, adversary: Adversary | None = None) -> Progress:
-    """Load the newest complete checkpoint of the run, if there is one."""
+def open_log(
+    config: TrainConfig, workers: Workers, *, start_step: int, parameters: ParameterCount
+) -> RunLog | None:
+    """The log of rank 0. Raises TrainingError, on every worker, where it cannot be written."""
+    opened: list[RunLog] = []
+
+    def open_it() -> None:
+        throughput = open_throughput(config, workers.device, workers=workers.size)
+        opened.append(RunLog(config, start_step=start_step, throughput=throughput))
+        opened[0].write_parameters(parameters)
+
+    workers.first_does(open_it)
+    return opened[0] if opened else None
+
+
+def resume(
+    config: TrainConfig,
+    engine: Engine,
+    adversary: Adversary | None = None,
+    *,
+    inputs: Mapping[str, str],
+) -> Progress:
+    """Load the newest complete checkpoint of the run, if there is one.
+
+    Raises TrainingError where it is of another config, or of other `inputs`.
+    """
     root, workers = config.out / CHECKPOINTS, engine.workers
     found = workers.from_first(find_latest(root) if workers.rank == 0 else None)
     if found is None:
@@ -208,6 +188,7 @@ def resume(config: TrainConfig, engine: Engine, adversary: Adversary | None = No
             f"{folder}: config hash {meta.config_hash}, this run has {expected}: "
             "another config; choose another --out or restore the config of its config.json"
         )
+    check_inputs(config, folder, meta.inputs, inputs)
     try:
         state = read_state(folder)
         engine.load_state(state)
@@ -219,13 +200,18 @@ def resume(config: TrainConfig, engine: Engine, adversary: Adversary | None = No
 
 
 def write_weights(config: TrainConfig, engine: Engine) -> None:
-    """`model.safetensors`, from rank 0; every worker calls it."""
+    """`model.safetensors`, from rank 0; every worker calls it.
+
+    Raises TrainingError, on every worker, where it cannot be written.
+    """
     state = engine.consolidated_state_dict()
-    if engine.workers.rank == 0:
+
+    def save() -> None:
         model = build_network(config.model)
         model.load_state_dict(state)
         save_model(config.out / WEIGHTS, model, {"config_hash": config_hash(config)})
-    engine.workers.barrier()
+
+    engine.workers.first_does(save)
 
 
 @dataclass(frozen=True)
@@ -235,10 +221,17 @@ class _Watch:
     log: RunLog | None
     validation: Validation | None
 
-    def __call__(self, record: StepRecord, batch: Batch) -> None:
+    def __call__(self, record: StepRecord) -> None:
         self.validate(record.step)
         if self.log is not None:
-            self.log(record, batch)
+            self.log(record)
+
+    def see_first(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Draw the first of them before the network gets it: the run may end right there."""
+        for number, batch in enumerate(batches):
+            if self.log is not None and not number:
+                self.log.draw_first(batch)
+            yield batch
 
     def validate(self, step: int, *, is_last: bool = False) -> None:
         values = self.validation(step, is_last=is_last) if self.validation else None

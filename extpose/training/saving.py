@@ -6,17 +6,17 @@ so, and loses no step; a person may too.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from extpose.config import TrainConfig
-from extpose.errors import CheckpointError, TrainingError
 from extpose.training.adversary import Adversary
 from extpose.training.checkpoint import CheckpointMeta, CheckpointWriter
 from extpose.training.engine import Engine
-from extpose.training.logs import code_version, config_hash
+from extpose.training.facts import config_hash
 from extpose.training.loop import Progress
+from extpose.training.source_code import code_version
 from extpose.training.state import EXTRA
 
 CHECKPOINTS = "checkpoints"
@@ -27,13 +27,21 @@ logger = logging.getLogger(__name__)
 class Saver:
     """Saves the state of a run; collective, and leaves with the last checkpoint complete."""
 
-    def __init__(self, config: TrainConfig, engine: Engine, adversary: Adversary | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        engine: Engine,
+        adversary: Adversary | None,
+        *,
+        inputs: Mapping[str, str],
+        start_step: int,
+    ) -> None:
+        """`inputs` is what the run reads (`extpose.training.inputs`)."""
         self.config, self.engine, self.adversary = config, engine, adversary
+        self.inputs = dict(inputs)
         self.request = config.out / REQUEST
         self.writer: CheckpointWriter | None = None
-        if engine.workers.rank == 0:
-            self.writer = CheckpointWriter(config.out / CHECKPOINTS, keep=config.keep_checkpoints)
-            self.request.unlink(missing_ok=True)
+        engine.workers.first_does(lambda: self._open(start_step))
 
     @property
     def is_asked(self) -> bool:
@@ -54,6 +62,7 @@ class Saver:
             config_hash=config_hash(self.config),
             version=code_version(),
             model_config=asdict(self.config.model),
+            inputs=self.inputs,
         )
         self._together(lambda writer: writer.save(state, meta))
         if self.engine.workers.from_first(self.is_asked):
@@ -70,20 +79,20 @@ class Saver:
             self.writer.close()
             self.request.unlink(missing_ok=True)
 
+    def _open(self, start_step: int) -> None:
+        self.writer = CheckpointWriter(
+            self.config.out / CHECKPOINTS, keep=self.config.keep_checkpoints, start_step=start_step
+        )
+        self.request.unlink(missing_ok=True)
+
     def _answer(self, step: int) -> None:
         if self.writer is not None:
             self.request.unlink(missing_ok=True)
             logger.info("step %d: saved, as %s asked for", step, self.request)
 
     def _together(self, act: Callable[[CheckpointWriter], None]) -> None:
-        error = ""
-        if self.writer is not None:
-            try:
-                act(self.writer)
-            except CheckpointError as failure:
-                error = str(failure)
-        if error := self.engine.workers.from_first(error):
-            raise TrainingError(error)
+        writer = self.writer
+        self.engine.workers.first_does(lambda: act(writer) if writer is not None else None)
 
 
 def ask_to_save(out: Path) -> Path:

@@ -41,13 +41,16 @@ def silence_of(path: Path) -> float:
     return time.time() - path.stat().st_mtime if path.exists() else 0.0
 
 
-def note_start(out: Path, *, step: int, workers: int, lost: int, idle: float) -> None:
-    """Add a line, and tell it; rank 0 calls it, before the first step."""
+def note_start(out: Path, *, step: int, workers: int, lost: int, idle: float) -> int:
+    """Add a line, and tell it; rank 0 calls it, before the first step. Returns the start's number,
+    from 0.
+    """
     _forget_half_line(out / TABLE)
     start = Start(time=time.time(), step=step, workers=workers, lost=lost, idle=idle)
     append_row(out / TABLE, asdict(start))
     if step or lost:
         logger.info("%s", start)
+    return len(read_starts(out)) - 1
 
 
 def read_starts(out: Path) -> list[Start]:

@@ -1,13 +1,15 @@
 """Where numbers go besides the run folder's tables: TensorBoard, Weights & Biases."""
 
-import contextlib
 import hashlib
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 from extpose.config import TrainConfig
 from extpose.errors import TrainingError
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -69,8 +71,10 @@ def open_trackers(
 ) -> list[Tracker]:
     """TensorBoard where it is installed, Weights & Biases where it is asked for."""
     trackers: list[Tracker] = []
-    with contextlib.suppress(ImportError):
+    try:
         trackers.append(TensorBoard(config, start_step=start_step))
+    except ImportError as error:
+        logger.warning("no tensorboard/ is written: %s (pip install tensorboard)", error)
     if config.wandb:
         trackers.append(WeightsAndBiases(config, settings))
     return trackers

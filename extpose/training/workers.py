@@ -2,13 +2,15 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from extpose.errors import ExtPoseError, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +59,23 @@ class Workers:
         """The value of rank 0."""
         box = [value]
         if self.size > 1:
-            dist.broadcast_object_list(box, src=0)
+            dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def first_does(self, act: Callable[[], object]) -> None:
+        """Let rank 0 do what is done once. Raises TrainingError, on every worker, if it cannot:
+        what is wrong with its input, or with a disk.
+        """
+        error = ""
+        if self.rank == 0:
+            try:
+                act()
+            except ExtPoseError as failure:
+                error = str(failure)
+            except OSError as failure:
+                error = f"{type(failure).__name__}: {failure}"
+        if error := self.from_first(error):
+            raise TrainingError(error)
 
     def barrier(self) -> None:
         """Wait for all."""

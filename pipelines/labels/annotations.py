@@ -20,6 +20,7 @@ from extpose.errors import AssetError
 from extpose.pickles import read_pickle
 from extpose.schema import Gender
 from pipelines.records import SourceError
+from pipelines.source_files import note_file
 
 BLOCK = 500
 """Pictures of a unit where a data set has pictures only."""
@@ -39,7 +40,7 @@ def need_file(path: Path) -> Path:
     """`path`; SourceError where there is no such file."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
-    return path
+    return note_file(path)
 
 
 def read_pickled_dict(path: Path) -> dict[str, Any]:

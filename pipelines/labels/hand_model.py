@@ -34,6 +34,7 @@ from scipy.spatial.transform import Rotation
 from extpose.body_file import MANO_TO_OPENPOSE, BodyArrays, read_body_file
 from extpose.pickles import read_pickle
 from pipelines.records import SourceError, check_array
+from pipelines.source_files import note_file
 
 MIRROR_POINT = np.array([-1.0, 1.0, 1.0])
 MIRROR_ROTATION = np.array([1.0, -1.0, -1.0])
@@ -143,7 +144,7 @@ def read_hand_model(root: Path, *, is_right: bool) -> HandModel | None:
         return None
     if found[0] is None:
         raise SourceError(f"{root / 'mano'}: {found[-1].name} without MANO_RIGHT.pkl")
-    return _read_files(found[0], found[-1], is_right=is_right)
+    return _read_files(note_file(found[0]), note_file(found[-1]), is_right=is_right)
 
 
 def check_joints(

@@ -28,6 +28,7 @@ from pipelines.records import (
     empty_targets,
     project,
 )
+from pipelines.source_files import note_file
 
 UNIT_IMAGES = 500
 """Images of one unit, where a data set is a list of images."""
@@ -85,6 +86,7 @@ def make_record(
 
     Raises SourceError as `check_record` does, the file's name before it.
     """
+    note_file(path)
     try:
         track = _make_track(labels, image_size, first_frame=first_frame, fps=fps)
         record = Record(
@@ -215,4 +217,4 @@ def require(path: Path, hint: str = "") -> Path:
     """`path`, if it is there. Raises SourceError that names it, and the hint."""
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder" + (f" ({hint})" if hint else ""))
-    return path
+    return note_file(path)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float64
 from pipelines.labels.hand_checks import check_hands
 from pipelines.labels.hand_records import TIPS_THEN_WRIST, order_hand, require
 from pipelines.records import SourceError, check_array
+from pipelines.source_files import note_file
 
 SIDES: dict[str, slice] = {"right": slice(0, 21), "left": slice(21, 42)}
 CHECKED_FRAMES = 2000
@@ -107,7 +108,7 @@ def read_fits(path: Path) -> dict[str, dict[int, dict[str, Float64[np.ndarray, "
 
     Empty where the file is missing.
     """
-    return _read_fits(path, path.stat().st_mtime_ns) if path.exists() else {}
+    return _read_fits(note_file(path), path.stat().st_mtime_ns) if path.exists() else {}
 
 
 @lru_cache(maxsize=1)

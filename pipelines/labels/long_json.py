@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from pipelines.records import SourceError, check_array
+from pipelines.source_files import note_file
 
 _NEXT = re.compile(r"\s*(?:,\s*|(?=\]))")
 _END = re.compile(rb"\]\s*\]")
@@ -100,7 +101,7 @@ def iterate_objects(path: Path, key: str) -> Iterator[dict[str, Any]]:
 def _find_ends(path: Path) -> Int64[np.ndarray, " n"]:
     """The position behind each matrix."""
     try:
-        state = path.stat()
+        state = note_file(path).stat()
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file") from None
     return _scan(path, state.st_size, state.st_mtime_ns)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.records import SourceError
+from pipelines.source_files import note_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class TarSample:
 def list_samples(path: Path) -> tuple[list[TarSample], str]:
     """All samples in the order of their first members, and what is wrong with the tar, or ""."""
     samples: dict[str, TarSample] = {}
-    size = path.stat().st_size
+    size = note_file(path).stat().st_size
     if size == 0:
         return [], f"{path}: 0 bytes, not a tar"
     count = 0

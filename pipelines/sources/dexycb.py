@@ -40,6 +40,7 @@ from pipelines.labels.hand_records import (
     require,
 )
 from pipelines.records import Filtered, Record, Source, SourceError, check_array
+from pipelines.source_files import note_file
 
 SUBJECTS = (
     "20200709-subject-01", "20200813-subject-02", "20200820-subject-03", "20200903-subject-04",
@@ -159,7 +160,7 @@ def _read_labels(
     path: Path,
 ) -> tuple[Float64[np.ndarray, "21 3"], Float64[np.ndarray, "21 2"], Float64[np.ndarray, " 51"]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(note_file(path), allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files if name != "seg"}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path}: not a readable npz of plain arrays ({error})") from error

@@ -46,6 +46,7 @@ from pipelines.records import (
     SourceError,
     empty_targets,
 )
+from pipelines.source_files import note_file
 
 PICTURES, LABELS = ("jpg", "jpeg", "png"), "data.pyd"
 AIC_BROKEN = frozenset({
@@ -72,7 +73,7 @@ def read_unit(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered
     """The people of a tar."""
     samples, damage = list_samples(root / unit)
     histogram = find_histogram(root)
-    density = load_density(histogram) if histogram else None
+    density = load_density(note_file(histogram)) if histogram else None
     for sample in samples:
         name = f"{unit.removesuffix('.tar')}-{sample.key}"
         try:

@@ -54,6 +54,7 @@ from pipelines.records import (
     empty_targets,
     slice_record,
 )
+from pipelines.source_files import note_file
 
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
 FAST = {"S1/Seq2", "S3/Seq1", "S3/Seq2", "S5/Seq1", "S5/Seq2"}
@@ -193,7 +194,7 @@ def _label(points: np.ndarray, names: tuple[str | None, ...]) -> np.ndarray:
 def _read_camera(path: Path, key: str, camera: int, axes: int) -> Float64[np.ndarray, "t 28 c"]:
     """One cell of `annot2` or `annot3`."""
     try:
-        cells = scipy.io.loadmat(path, variable_names=[key])[key]
+        cells = scipy.io.loadmat(note_file(path), variable_names=[key])[key]
         cell = cells[camera, 0]
     except (
         KeyError, IndexError, ValueError, TypeError, RuntimeError, MatReadError,

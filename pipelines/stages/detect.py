@@ -8,7 +8,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -17,11 +17,12 @@ from jaxtyping import UInt8
 
 from extpose.config import DetectConfig
 from extpose.detect.people import Detections, IdentifiedDetections
-from extpose.detect.plugs import VideoDetector, start_video
+from extpose.detect.plugs import BatchDetector, VideoDetector, start_video
 from extpose.errors import ExtPoseError
 from extpose.storage import Location, make_location
-from extpose.video import probe, read_frames
-from pipelines.rows import Failure, fail_with, failure_of, pack_arrays
+from extpose.video import Frame, probe
+from extpose.video_index import VideoIndex
+from pipelines.rows import Failure, fail_with, failure_of, pack_arrays, read_unit
 from pipelines.watched import Beat, Watched, WorkDied
 
 T = TypeVar("T")
@@ -107,33 +108,34 @@ def add_detections(row: dict[str, Any], found: Detected | Failure) -> dict[str, 
 def detect_unit(
     detector: Detector | VideoDetector, row: dict[str, Any], beat: Beat
 ) -> Detected | Failure:
-    """The detections of the unit's frames, or why there are none."""
+    """The detections of the unit's frames, or why there are none.
+
+    A detector that takes several frames at once is given its `batch_size`.
+    """
     start = time.process_time()
     times: list[float] = []
     people: list[Detections] = []
+    size = detector.batch_size if isinstance(detector, BatchDetector) else 1
     try:
-        video = make_location(row["path"])
-        frames = prefetch(read_frames(video, row["start"], row["stop"]), PREFETCH)
-        find = open_video(detector, video, row["start"])
+        # While it skips, nothing else beats: the first frame is being waited for.
+        read = read_unit(row, on_skip=lambda index: beat(f"frame {index}: decoder"))
+        frames = prefetch(read, max(PREFETCH, size))
+        find = open_video(detector, row)
     except Exception as error:
         return failure_of(error)
-    for index in range(row["start"], row["stop"]):
-        beat(f"frame {index}: decoder")
+    # Counted from the unit's start: who shares a forward pass decides last bits.
+    for first in range(row["start"], row["stop"], size):
         try:
-            frame = next(frames, None)
+            group = take_frames(frames, range(first, min(first + size, row["stop"])), beat)
         except Exception as error:
             return failure_of(error)
-        if frame is None:  # containers may promise a few frames too many
+        if not group:  # containers may promise a few frames too many
             break
-        beat(f"frame {index}: detector")
-        try:
-            found = find(frame.rgb)
-            check_detections(found)
-        except Exception as error:
-            failure = failure_of(error)
-            return replace(failure, message=f"frame {index}: {failure.message}")
-        times.append(frame.timestamp)
-        people.append(found)
+        found = find_people(find, group, beat)
+        if isinstance(found, Failure):
+            return found
+        times += [frame.timestamp for frame in group]
+        people += found
     bundle = pack_arrays(
         timestamps=np.array(times, np.float64),
         counts=np.array([len(p.scores) for p in people], np.int64),
@@ -143,6 +145,60 @@ def detect_unit(
         **given_ids(people),
     )
     return Detected(bundle=bundle, cpu_seconds=time.process_time() - start)
+
+
+def take_frames(frames: Iterator[Frame], wanted: range, beat: Beat) -> list[Frame]:
+    """The frames of those indices; fewer where the video ends."""
+    taken: list[Frame] = []
+    for index in wanted:
+        beat(f"frame {index}: decoder")
+        if (frame := next(frames, None)) is None:
+            break
+        taken.append(frame)
+    return taken
+
+
+def find_people(
+    find: Callable[[np.ndarray], Detections] | BatchDetector, frames: list[Frame], beat: Beat
+) -> list[Detections] | Failure:
+    """The people of each frame: in one call where the detector takes several.
+
+    After an error the frames go one by one, to name the one that is to blame.
+    """
+    if not isinstance(find, BatchDetector):
+        return _one_by_one(find, frames, beat)
+    name = f"frames {frames[0].index} to {frames[-1].index}"
+    beat(f"{name}: detector")
+    try:
+        found = find.detect_batch([frame.rgb for frame in frames])
+        if len(found) != len(frames):
+            raise DetectorError(f"{len(found)} answers to {len(frames)} frames")
+        for one in found:
+            check_detections(one)
+    except Exception as error:
+        failure = failure_of(error)
+        alone = _one_by_one(find, frames, beat) if callable(find) else []
+        if isinstance(alone, Failure):
+            return alone
+        # What each gives alone is not taken: it has other last bits than a unit without errors.
+        return replace(failure, message=f"{name} together: {failure.message}")
+    return found
+
+
+def _one_by_one(
+    find: Callable[[np.ndarray], Detections], frames: list[Frame], beat: Beat
+) -> list[Detections] | Failure:
+    people = []
+    for frame in frames:
+        beat(f"frame {frame.index}: detector")
+        try:
+            found = find(frame.rgb)
+            check_detections(found)
+        except Exception as error:
+            failure = failure_of(error)
+            return replace(failure, message=f"frame {frame.index}: {failure.message}")
+        people.append(found)
+    return people
 
 
 def check_detections(detections: Detections) -> None:
@@ -160,11 +216,15 @@ def check_detections(detections: Detections) -> None:
 
 
 def open_video(
-    detector: Detector | VideoDetector, video: Location, start: int
+    detector: Detector | VideoDetector, row: Mapping[str, Any]
 ) -> Callable[[np.ndarray], Detections]:
-    """What finds the people of the video's frames from `start` on, called in their order."""
-    num_frames = probe(video).num_frames if isinstance(detector, VideoDetector) else 0
-    return start_video(detector, video, first_frame=start, num_frames=num_frames)
+    """What finds the people of the unit's frames, called in their order."""
+    path, num_frames = make_location(row["path"]), 0
+    if isinstance(detector, VideoDetector):
+        text = row.get("index")
+        info = VideoIndex.from_text(text, path).info if text else probe(path)
+        num_frames = info.num_frames
+    return start_video(detector, path, first_frame=row["start"], num_frames=num_frames)
 
 
 def given_ids(people: list[Detections]) -> dict[str, np.ndarray]:

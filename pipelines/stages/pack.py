@@ -16,22 +16,23 @@ from extpose.data.shards import ShardInfo, ShardWriter
 from extpose.detect.people import Track
 from extpose.errors import ExtPoseError, VideoError
 from extpose.schema import Clip
-from extpose.storage import make_location
-from extpose.video import read_frames
 from pipelines.ledger import Outcome, Unit, WriteError, write_outcome
-from pipelines.rows import Failure, failure_of, quarantine, unit_of, unpack_arrays
+from pipelines.rows import Failure, failure_of, quarantine, read_unit, unit_of, unpack_arrays
 from pipelines.track_rows import unbundle_tracks
 
 
-def pack(row: dict[str, Any], *, config: PreprocessConfig, detector: str) -> dict[str, Any]:
+def pack(
+    row: dict[str, Any], *, config: PreprocessConfig, detector: str, environment: str = ""
+) -> dict[str, Any]:
     """Writes shard and marker of a unit; returns its name, its frames and `write_error`.
 
-    The latter is empty, or says that the output cannot be written: the run must stop. A value, and
-    not an exception, because what becomes of exceptions on their way out of Ray is Ray's affair.
+    `environment` is the name of the run's (`pipelines/environment.py`). `write_error` is empty, or
+    says that the output cannot be written: the run must stop. A value, and not an exception,
+    because what becomes of exceptions on their way out of Ray is Ray's affair.
     """
     written = {"name": row["name"], "frames": row["stop"] - row["start"], "write_error": ""}
     try:
-        Packer(config=config, detector=detector).finish(row)
+        Packer(config=config, detector=detector, environment=environment).finish(row)
     except WriteError as error:
         return written | {"write_error": str(error)}
     return written
@@ -43,6 +44,7 @@ class Packer:
 
     config: PreprocessConfig
     detector: str
+    environment: str = ""
 
     def finish(self, row: dict[str, Any]) -> None:
         """Any error of the unit ends in its marker. Raises WriteError, and nothing else."""
@@ -62,7 +64,10 @@ class Packer:
         seconds, cpu_seconds = _seconds(row, "seconds", stages), _seconds(row, "cpu", stages)
         seconds["pack"] = round(time.monotonic() - start, 3)
         cpu_seconds["pack"] = round(time.process_time() - cpu, 3)
-        write_outcome(self.config.out, replace(outcome, seconds=seconds, cpu_seconds=cpu_seconds))
+        outcome = replace(
+            outcome, seconds=seconds, cpu_seconds=cpu_seconds, environment=self.environment
+        )
+        write_outcome(self.config.out, outcome)
 
     def _pack(self, unit: Unit, arrays: dict[str, np.ndarray]) -> Outcome:
         num_frames = int(arrays["num_frames"])
@@ -73,7 +78,7 @@ class Packer:
         people_frames = sum(track.num_frames for track in tracks)
         if info and info.num_frames != people_frames:
             raise ExtPoseError(f"clips hold {info.num_frames} frames of {people_frames}")
-        reasons = Counter(arrays["filtered_reasons"].tolist())
+        people, hands = _count_tracks(arrays, len(tracks))
         return Outcome(
             name=unit.name,
             identity=unit.identity,
@@ -81,9 +86,13 @@ class Packer:
             frames=num_frames,
             written=written,
             filtered=filtered,
-            num_tracks=len(tracks) + reasons.total(),
-            written_tracks=len(tracks),
-            filtered_tracks=dict(sorted(reasons.items())),
+            num_tracks=people.whole,
+            written_tracks=people.written,
+            filtered_tracks=people.filtered,
+            num_hands=hands.whole,
+            written_hands=hands.written,
+            filtered_hands=hands.filtered,
+            empty_detections=int(arrays["num_empty"]),
             track_quality=json.loads(str(arrays["entries"])) if "entries" in arrays else [],
             frame_spans=_runs(unit.start, fates),
             track_spans=_track_spans(arrays),
@@ -141,7 +150,7 @@ def _seconds(row: dict[str, Any], kind: str, stages: tuple[str, ...]) -> dict[st
 def _frames_of(unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
     """The unit's frames; an `OSError` of the source must not look like one of the output."""
     try:
-        for frame in read_frames(make_location(unit.path), unit.start, unit.stop):
+        for frame in read_unit(vars(unit)):
             yield frame.index, frame.rgb
     except OSError as error:
         raise VideoError(unit.path, "truncated", str(error)) from error
@@ -168,6 +177,31 @@ def count_fates(fates: list[str]) -> tuple[int, dict[str, int]]:
     counts = Counter(fates)
     written = counts.pop("written", 0)
     return written, dict(sorted(counts.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Count:
+    """Tracks of one kind."""
+
+    written: int
+    filtered: dict[str, int]
+
+    @property
+    def whole(self) -> int:
+        return self.written + sum(self.filtered.values())
+
+
+def _count_tracks(arrays: dict[str, np.ndarray], num_tracks: int) -> tuple[_Count, _Count]:
+    """Of people, and of the hands that took their place."""
+    reasons = arrays["filtered_reasons"].tolist()
+    if "people" not in arrays:
+        return _count(num_tracks, reasons), _count(0, [])
+    kept, dropped = arrays["people"].tolist()
+    return _count(kept, reasons[:dropped]), _count(num_tracks, reasons[dropped:])
+
+
+def _count(written: int, reasons: list[str]) -> _Count:
+    return _Count(written=written, filtered=dict(sorted(Counter(reasons).items())))
 
 
 def _track_spans(arrays: dict[str, np.ndarray]) -> list[tuple[int, int, str]]:

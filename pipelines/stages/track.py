@@ -33,7 +33,9 @@ def track(row: dict[str, Any], *, config: DetectConfig) -> dict[str, Any]:
             frames=(row["start"], row["start"] + num_frames),
         )
         entries = list(map(describe_track, result.tracks, quality))
-        arrays = bundle_tracks(result.tracks, result.filtered, num_frames)
+        arrays = bundle_tracks(
+            result.tracks, result.filtered, num_frames, num_empty=result.num_empty
+        )
         bundle = pack_arrays(**arrays, entries=np.array(json.dumps(entries)))
     except Exception as error:
         return fail(row, error)

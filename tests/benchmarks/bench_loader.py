@@ -129,10 +129,10 @@ def straightforward_samples(
         yield streams[0], streams[1]
 
 
-def data_wait(shards: Path, *, steps: int) -> tuple[float, float]:
+def data_wait(shards: Path, *, steps: int, num_frames: int) -> tuple[float, float]:
     """Mean seconds of a step of `small` and the share that it waited; the first is not counted.
 
-    Two CPU threads and two loader processes on the same cores; 1 clip of 4 frames a step.
+    Two CPU threads and two loader processes on the same cores; 1 clip a step.
     """
     from pipelines.train import train
 
@@ -141,12 +141,12 @@ def data_wait(shards: Path, *, steps: int) -> tuple[float, float]:
         config = replace(
             small, data=type(small.data)((shards,)) if isinstance(small.data, tuple) else shards,
             out=Path(out), steps=steps + 1, batch=1, checkpoint_every=10**6, launcher="local",
-            use_gpu=False, loader=replace(small.loader, num_frames=4, workers=2),
+            use_gpu=False, loader=replace(small.loader, num_frames=num_frames, workers=2),
             engine=replace(small.engine, backend="plain", micro_batch=1, threads=2),
         )  # fmt: skip
         train(config)
         log = read_table(Path(out) / "log.csv")
-    seconds = [4 / rate for rate in log["frames_per_second"][1:]]
+    seconds = [num_frames / rate for rate in log["frames_per_second"][1:]]
     return sum(seconds) / steps, sum(log["data_wait"][1:]) / sum(seconds)
 
 
@@ -181,8 +181,9 @@ def main() -> None:
         rate = straightforward_rate(path, num_frames=options.frames, seconds=options.seconds)
         print(f"{'straightforward: WebDataset, OpenCV, numpy':45} {rate:7.0f} frames/s")
         if options.steps:
-            seconds, share = data_wait(Path(folder), steps=options.steps)
-            print(f"`small`, 2 threads, 2 loader processes: {seconds:.2f} s a step")
+            seconds, share = data_wait(Path(folder), steps=options.steps, num_frames=options.frames)
+            told = f"{options.frames} frames, 2 threads, 2 loader processes"
+            print(f"`small`, {told}: {seconds:.2f} s a step")
             print(f"of that it waited for data: {share:.2%}")
 
 

@@ -78,8 +78,8 @@ def _come_and_go(
         victim = Victim(config=config, pace=PACE, environment=environment)
         process = victim.start()
 
-        def settled(change: Callable[[], Any]) -> str:
-            """Do it while steps are made, wait until steps are made with other workers."""
+        def settled(fault: str, change: Callable[[], Any], *, workers: int) -> Outcome:
+            """Do it while steps are made, wait until steps are made with so many workers."""
             before, step = len(read_starts(out)), last_step(out) + 3
             wait_for(lambda: last_step(out) >= step, process)
             began, at = time.monotonic(), last_step(out)
@@ -87,26 +87,31 @@ def _come_and_go(
             wait_for(lambda: len(read_starts(out)) > before, process)
             last = read_starts(out)[-1]
             seconds = time.monotonic() - began
-            return (
-                f"step {at}: {last.workers} workers {seconds:.0f} s later, "
-                f"{last.lost} steps done again, {last.idle:.0f} s without a step"
+            return Outcome(
+                fault=f"{fault}, {name}",
+                moment=f"step {at}",
+                outcome=f"{last.workers} workers {seconds:.0f} s later, "
+                f"{last.lost} steps done again, {last.idle:.0f} s without a step",
+                differences=None,
+                is_good=last.workers == workers,
             )
 
         wait_for(lambda: last_step(out) >= 1, process)
         nodes: list[Any] = []
-        told = {"a node joins": settled(lambda: nodes.append(add_node()))}
+        yield settled("a node joins", lambda: nodes.append(add_node()), workers=2)
         if not is_short:
-            told["a third joins, batch 4"] = settled(lambda: nodes.append(add_node()))
-        told["a node is lost"] = settled(lambda: cluster.remove_node(nodes.pop(), False))
+            # Three cannot share a batch of 4.
+            yield settled("a third joins, batch 4", lambda: nodes.append(add_node()), workers=2)
+        left = 1 if is_short else 2
+        yield settled(
+            "a node is lost", lambda: cluster.remove_node(nodes.pop(), False), workers=left
+        )
         if not is_short:
-            told["notice of a node's end"] = settled(lambda: _drain(cluster, nodes[-1]))
+            yield settled("notice of a node's end", lambda: _drain(cluster, nodes[-1]), workers=1)
         (out / FAST).touch()
         process.join(PATIENCE)
         code = process.exitcode
         process.kill()
-    for fault, outcome in told.items():
-        moment, _, rest = outcome.partition(": ")
-        yield Outcome(fault=f"{fault}, {name}", moment=moment, outcome=rest, differences=None)
     yield Outcome(
         fault=f"all of these, against one worker left alone, {name}",
         moment=f"step {last_step(out)}",

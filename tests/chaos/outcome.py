@@ -32,6 +32,9 @@ class Outcome:
         return f"| {self.fault} | {self.moment} | {self.outcome} | {equal} | {verdict} |"
 
 
+FIRST_STEPS = 20
+LEAST, MOST = 1e-3, 0.03
+"""Of weights (the learning rate of these runs is the first), and of losses, relative."""
 HEADER = "| fault | moment | outcome | bit-equal | |\n|---|---|---|---|---|"
 
 
@@ -49,23 +52,33 @@ def rounding_differences(expected: Path, found: Path, control: Path | None = Non
     """The same between runs of different numbers of workers, which agree within rounding.
 
     What rounding makes of a long run, nobody knows beforehand. `control` is a run that was left
-    alone as `expected` was, and adds up in another order: up to twice its distance is rounding.
+    alone as `expected` was, and adds up in another order: up to twice its distance is rounding, but
+    no more than `MOST`. It has no time to grow in the first steps.
     """
     if read_log(expected)["step"] != read_log(found)["step"]:
         return ["other steps in the log"]
-    measures = {"losses": (_loss_difference, 1e-3), "weights": (largest_difference, 1e-3)}
+    measures = {
+        f"losses of {FIRST_STEPS} steps": (_first_loss_difference, LEAST),
+        "losses": (_loss_difference, MOST),
+        "weights": (largest_difference, MOST),
+    }
     differences = []
-    for name, (measure, least) in measures.items():
-        allowed = max(least, 2 * measure(expected, control)) if control is not None else least
+    for name, (measure, most) in measures.items():
+        grown = 2 * measure(expected, control) if control is not None else 0.0
+        allowed = min(max(LEAST, grown), most)
         if not (error := measure(expected, found)) <= allowed:
             differences.append(f"{name} differ by {error:.1e}, allowed {allowed:.1e}")
     return differences
 
 
-def _loss_difference(expected: Path, found: Path) -> float:
+def _loss_difference(expected: Path, found: Path, steps: int | None = None) -> float:
     """The largest of a step, relative."""
     first, second = ([float(v) for v in read_log(out)["loss"]] for out in (expected, found))
-    return max(abs(b - a) / abs(a) for a, b in zip(first, second, strict=True))
+    return max(abs(b - a) / abs(a) for a, b in zip(first[:steps], second[:steps], strict=True))
+
+
+def _first_loss_difference(expected: Path, found: Path) -> float:
+    return _loss_difference(expected, found, FIRST_STEPS)
 
 
 def largest_difference(expected: Path, found: Path) -> float:

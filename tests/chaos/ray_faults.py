@@ -11,11 +11,8 @@ from pathlib import Path
 from extpose.config import TrainConfig
 from extpose.training.starts import read_starts
 from tests.chaos.local_faults import Bench, finished
-from tests.chaos.outcome import (
-    Outcome,
-    last_step,
-)
-from tests.chaos.victim import FAST, PATIENCE, Victim, wait_for
+from tests.chaos.outcome import Outcome, last_step
+from tests.chaos.victim import FAST, PATIENCE, REFUSED, Victim, wait_for
 
 
 def faults(bench: Bench) -> Iterator[Outcome]:
@@ -23,10 +20,10 @@ def faults(bench: Bench) -> Iterator[Outcome]:
     straight = _on_ray(bench.config("ray-straight", backend="deepspeed"))
     victim = Victim(config=straight)
     assert victim.run() == 0, victim.told
-    for harm, kill in {
-        "worker killed": _kill_worker,
-        "driver killed": _kill_driver,
-        "raylet killed, with its object store": _kill_raylet,
+    for harm, (kill, expected) in {
+        "worker killed": (_kill_worker, {0}),
+        "driver killed": (_kill_driver, {-signal.SIGKILL}),
+        "raylet killed, with its object store": (_kill_raylet, {0, REFUSED}),
     }.items():
         config = _on_ray(bench.config(f"ray-{harm.split()[0]}", backend="deepspeed"))
         process = Victim(config=config, pace=0.3).start()
@@ -39,13 +36,17 @@ def faults(bench: Bench) -> Iterator[Outcome]:
         code = process.exitcode
         process.kill()
         outcome = finished(config, straight.out, f"{harm}, 2 workers, ZeRO-2", moment)
-        yield replace(outcome, outcome=f"{_ended(code)}; {_last_start(config.out)}")
+        yield replace(
+            outcome,
+            outcome=f"{_ended(code)}; {outcome.outcome}; {_last_start(config.out)}",
+            is_good=outcome.is_good and code in expected,
+        )
 
 
 def _ended(code: int | None) -> str:
     if code == 0:
         return "went on by itself"
-    return "hung" if code is None else "ended; started again, it went on"
+    return "hung" if code is None else f"ended ({code}); started again"
 
 
 def _on_ray(config: TrainConfig) -> TrainConfig:

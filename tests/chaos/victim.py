@@ -31,7 +31,7 @@ PLACES: dict[Place, str] = {
 }
 PRELOADED = [__name__, "tests.chaos.preloaded"]
 REFUSED = 3
-PACE, FAST = "CHAOS_PACE", "fast"
+FAST = "fast"
 PATIENCE = 600.0
 
 
@@ -79,13 +79,15 @@ def _live(victim: Victim) -> None:
     errors = os.open(_errors_of(victim.config), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(errors, stream)
-    os.environ.update({PACE: str(victim.pace), **victim.environment})
+    os.environ.update(victim.environment)
     if victim.file_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (victim.file_limit, victim.file_limit))
     if victim.place is not None:
         _set_trap(victim.place, victim.count)
-    slow_down(victim.config)
-    pipelines.train._worker = slow_worker  # type: ignore[assignment]
+    slow_down(victim.config, victim.pace)
+    # By value: the workers of a cluster that was there before do not have this environment.
+    pace = victim.pace
+    pipelines.train._worker = lambda settings: slow_worker(settings, pace)
     try:
         pipelines.train.train(victim.config)
     except ExtPoseError as error:
@@ -97,7 +99,7 @@ def _live(victim: Victim) -> None:
         raise
 
 
-def slow_worker(settings: dict[str, TrainConfig]) -> str:
+def slow_worker(settings: dict[str, TrainConfig], pace: float) -> None:
     """In place of a Ray Train worker's function: leaves its process id, and takes its time."""
     from pipelines.train import _worker
 
@@ -105,13 +107,13 @@ def slow_worker(settings: dict[str, TrainConfig]) -> str:
     folder = config.out / "pids"
     folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
-    slow_down(config)
-    return _worker(settings)
+    slow_down(config, pace)
+    _worker(settings)
 
 
-def slow_down(config: TrainConfig) -> None:
-    """Each micro-batch of this process takes `CHAOS_PACE` seconds longer."""
-    pace, real = float(os.environ.get(PACE, "0")), extpose.training.run.compute_losses
+def slow_down(config: TrainConfig, pace: float) -> None:
+    """Each micro-batch of this process takes `pace` seconds longer."""
+    real = extpose.training.run.compute_losses
     if not pace:
         return
 

@@ -19,10 +19,10 @@ from extpose.training.saving import ask_to_save
 from extpose.training.starts import Start, read_starts
 from tests.chaos.local_faults import Bench
 from tests.chaos.outcome import Outcome, largest_difference, last_step, rounding_differences
-from tests.chaos.victim import FAST, PACE, PATIENCE, PRELOADED, Victim, slow_down, wait_for
+from tests.chaos.victim import FAST, PATIENCE, PRELOADED, Victim, slow_down, wait_for
 
 STEPS, EVERY = 30, 8
-SECONDS = "0.05"
+SECONDS = 0.05
 """A micro-batch, until the last group."""
 
 
@@ -109,8 +109,8 @@ def _work(config: TrainConfig, store: Path, rank: int, count: int) -> None:
     errors = os.open(config.out / "workers.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(errors, stream)
-    os.environ.update({PACE: SECONDS, "MASTER_ADDR": "127.0.0.1"})
-    slow_down(config)
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    slow_down(config, SECONDS)
     dist.init_process_group(
         "gloo", store=dist.FileStore(str(store), count), rank=rank, world_size=count
     )

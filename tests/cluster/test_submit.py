@@ -20,6 +20,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 from cluster import submit as submit_module
 from cluster.submit import SubmitConfig, auth_headers, exit_code, job_environment, submit
 from extpose.errors import ExtPoseError
+from extpose.training.source_code import COMMIT, find_commit
 
 TOKEN = "a-token-of-the-test"
 
@@ -207,6 +208,10 @@ def test_interrupt_leaves_the_job_and_says_how_to_stop_it(
 
         def submit_job(self, *, entrypoint: str, runtime_env: dict[str, object]) -> str:
             assert entrypoint == "python -m pipelines.cli predict 'a b.mp4'"
+            # The upload has no .git: results could not name the code.
+            variables = runtime_env["env_vars"]
+            assert isinstance(variables, dict)
+            assert variables[COMMIT] == find_commit()
             return "job-1"
 
     def interrupt(client: Client, job_id: str) -> None:

@@ -7,13 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
 from extpose.body_model import load_body_model
 from extpose.keypoints import COCO17_OF_BODY44
+from extpose.multiview import body as body_module
 from extpose.multiview.associate import group_tracks
-from extpose.multiview.body import fit_body, start_pose
+from extpose.multiview.body import (
+    OVERLAP,
+    FittedBody,
+    fit_body,
+    join_parts,
+    split_frames,
+    start_pose,
+)
 from extpose.multiview.cameras import CalibrationError, read_cameras, write_cameras
+from extpose.multiview.gaps import nearest_known
 from extpose.multiview.refine import move_cameras, refine_cameras
 from extpose.multiview.triangulate import smooth, triangulate
 from extpose.rotations import axis_angle_to_matrix
@@ -111,6 +123,19 @@ def test_what_one_camera_sees_alone_has_no_place() -> None:
     assert np.isfinite(found.points_world[:, 9]).all()
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_rays_that_part_meet_nowhere(count: int) -> None:
+    """Backwards they meet exactly, so nothing but the side tells that there is no point."""
+    cameras = [replace(camera, dist=np.zeros(5)) for camera in make_cameras(count)]
+    seen = see(cameras, make_points(3))
+    away = np.diag([-1.0, 1.0, -1.0])
+    turned = [replace(camera, R=away @ camera.R, t=away @ camera.t) for camera in cameras]
+    seen[..., 1] = 2 * 359.5 - seen[..., 1]
+    found = triangulate(turned, seen, scale=SCALE)
+    assert np.isnan(found.points_world).all()
+    assert np.isnan(found.uncertainty).all()
+
+
 def test_refinement_mends_a_calibration() -> None:
     cameras, points = make_cameras(), make_points(12)
     seen = see(cameras, points, noise=0.5)
@@ -172,6 +197,64 @@ def test_a_body_is_found_again() -> None:
     away = np.linalg.norm(fitted.keypoints_world - points, axis=-1)
     assert np.median(away[:, 5:]) < 0.02
     assert away[:, 5:].max() < 0.08
+
+
+def test_parts_of_a_long_recording_are_one_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted in parts of 10 frames at most: the shape of the first, which is seen best."""
+    monkeypatch.setattr(body_module, "STAGES", ((3, 0.05), (2, 0.02)))
+    monkeypatch.setattr(body_module, "PART", 10)
+    monkeypatch.setattr(body_module, "OVERLAP", 4)
+    body, cameras, points = load_body_model(), make_cameras(), make_points(20)
+    points[15:, 5:] = np.nan
+    parts = split_frames(20)
+    assert [(part.start, part.stop) for part in parts] == [(0, 9), (5, 14), (10, 20)]
+    fitted = fit_body(cameras, see(cameras, make_points(20)), points, body=body, scale=12.0)
+    assert {len(v) for k, v in vars(fitted).items() if k != "betas"} == {20}
+    assert fitted.has_pose.tolist() == [True] * 15 + [False] * 5
+    best = fit_body(
+        cameras, see(cameras, make_points(20))[:, :9], points[:9], body=body, scale=12.0
+    )
+    np.testing.assert_array_equal(fitted.betas, best.betas)
+    np.testing.assert_array_equal(fitted.pose[:5], best.pose[:5])
+
+
+def test_a_part_goes_over_into_the_next() -> None:
+    """Two parts that turn about one axis, the second 0.62 rad and 31 cm ahead: no jump."""
+
+    def make_part(frames: np.ndarray, ahead: float) -> FittedBody:
+        turn = np.zeros((len(frames), 3), np.float32)
+        turn[:, 1] = 0.01 * frames + 2 * ahead
+        return FittedBody(
+            global_orient=turn,
+            pose=np.repeat(turn[:, None], 23, 1),
+            betas=np.zeros(10, np.float32),
+            transl=turn + ahead,
+            keypoints_world=np.repeat(turn[:, None], 17, 1),
+            has_pose=np.ones(len(frames), bool),
+        )
+
+    n = OVERLAP
+    first, second = np.arange(50.0), np.arange(50.0 - n, 90.0)
+    whole = join_parts([make_part(first, 0.0), make_part(second, 0.31)])
+    assert {len(v) for k, v in vars(whole).items() if k != "betas"} == {90}
+    expected = 0.01 * np.arange(90) + 0.62 * np.clip(np.arange(90 + 0.0) - 49 + n, 0, n + 1) / (
+        n + 1
+    )
+    for turns in (whole.global_orient, whole.pose[:, 7], whole.keypoints_world[:, 3]):
+        np.testing.assert_allclose(turns[:, 1], expected, atol=1e-6)
+        np.testing.assert_allclose(turns[:, [0, 2]], 0, atol=1e-6)
+    assert whole.transl[89] == pytest.approx([0.31, 0.89 + 0.93, 0.31], abs=1e-6)
+
+
+@given(arrays(bool, st.integers(1, 30)))
+def test_the_nearest_known_frame(known: np.ndarray) -> None:
+    if not known.any():
+        with pytest.raises(ValueError, match="none of"):
+            nearest_known(known)
+        return
+    places = np.flatnonzero(known)
+    expected = places[np.abs(np.arange(len(known))[:, None] - places).argmin(1)]
+    np.testing.assert_array_equal(nearest_known(known), expected)
 
 
 def test_the_start_faces_the_right_way() -> None:

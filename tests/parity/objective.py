@@ -240,6 +240,7 @@ def train_three_steps(trainer: Trainer) -> list[StepRecord]:
         batch=3,
         engine=EngineConfig(backend="plain", lr=1e-3, weight_decay=1e-4, micro_batch=3),
         adversary=AdversaryConfig(lr=1e-3, weight_decay=1e-4),
+        loss=LossConfig(clips_per_sum=3),
     )
     engine = create_engine(
         ImageOnly(trainer.model), config.engine, accumulation=1, micro_batch=3, use_gpu=False
@@ -261,7 +262,7 @@ def train_three_steps(trainer: Trainer) -> list[StepRecord]:
         [trainer.batch()] * config.steps,
         partial(objective, trainer.body, config.loss),
         start=Progress(step=0, seconds=0.0),
-        report=lambda record, _batch: records.append(record),
+        report=records.append,
         save=lambda _progress: None,
         adversary=adversary,
     )

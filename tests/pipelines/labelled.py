@@ -12,7 +12,7 @@ from extpose.data.clip import ClipOrigin, make_clip
 from extpose.data.shards import write_shard
 from extpose.detect.people import Track
 from extpose.keypoints import COCO17_OF_BODY44
-from extpose.schema import Clip
+from extpose.schema import SCHEMA_VERSION, Clip
 from pipelines.records import empty_targets
 from tests.pipelines.sources.bodies import INTRINSICS, SIZE, make_world
 
@@ -115,6 +115,8 @@ def list_shards(folder: Path, counts) -> Path:
         for path, (clips, frames) in zip(sorted(folder.glob("*.tar")), counts, strict=True)
     ]
     manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "source": "labelled",
         "shards": entries,
         "settings": {"skeleton": asdict(SKELETON), "crop": asdict(CROP)},
         "clips": sum(entry["clips"] for entry in entries),

@@ -77,8 +77,9 @@ def test_the_metrics_agree_with_the_references_own_scorer(result: ProtocolResult
     np.testing.assert_allclose(np.array(found, float), per_joint, atol=0.06)
 
 
-def test_the_table_has_every_camera_and_the_baselines(result: ProtocolResult) -> None:
-    lines = benchmark_table("pose2sim", result).splitlines()
+@pytest.mark.parametrize("name", ["pose2sim", "pose2sim-detected"])
+def test_the_table_has_every_camera_and_the_baselines(result: ProtocolResult, name: str) -> None:
+    lines = benchmark_table(name, result).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["cam01", "all"]
     assert len(lines) == 2 + 2 + len(baseline_rows("pose2sim"))
     assert len({len(line) for line in lines}) == 1
@@ -111,7 +112,7 @@ def test_the_data_have_one_place_in_the_cache(
 ) -> None:
     made = []
 
-    def ingest(config: object, source: object) -> int:
+    def ingest(config: IngestConfig, source: object) -> int:
         made.append(config)
         return 0
 
@@ -121,7 +122,10 @@ def test_the_data_have_one_place_in_the_cache(
     assert config.data.parent == tmp_path / "benchmarks"
     assert config.protocol == ("pose2sim",)
     assert open_benchmark(EvaluateConfig(benchmark="pose2sim")).data == config.data
-    assert len(made) == 2
+    other = open_benchmark(EvaluateConfig(benchmark="pose2sim-detected"))
+    assert other.data != config.data
+    assert other.protocol == ("pose2sim",)
+    assert [plan.boxes for plan in made] == ["source", "source", "detector"]
 
 
 def test_a_network_is_evaluated_by_the_name_of_the_benchmark(

@@ -46,6 +46,7 @@ def test_unknown_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect"], "no shard"),
         (["evaluate", "--checkpoint", "a", "--data", "b", "--batch", "two"], "two"),
         (["train", "tiny", "--engine.precision", "fp8"], "fp8"),
+        (["train", "tiny", "--engine.precison", "bf16"], "--engine.precison"),
         (["submit", "--address", "http://head:8265"], "unknown verb"),
     ],
 )

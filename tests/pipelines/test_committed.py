@@ -312,8 +312,7 @@ def test_known_videos_are_not_read_again_unless_they_changed(videos, tmp_path, m
     assert len(known) == 2
     write_probes(tmp_path, known, paths)
     reads = []
-    monkeypatch.setattr("pipelines.probing.probe", reads.append)
-    assert plan_videos(paths, config, {}, read_probes(tmp_path)) == first
+    assert plan_videos(paths, config, {}, read_probes(tmp_path), scan=reads.append) == first
     assert reads == []
     monkeypatch.undo()
     stale = {name: {**entry, "changed_ns": 1} for name, entry in known.items()}

@@ -9,17 +9,20 @@ import pytest
 
 from extpose.config import DetectConfig, PreprocessConfig
 from extpose.data.shards import ShardIndex
+from extpose.detect.calibration import COCO17, CalibratedBatches, Calibration, JointMap
+from extpose.detect.people import Detections
+from extpose.detect.plugs import BatchDetector
 from extpose.detect.wrist_hands import FoundHands
 from extpose.errors import VideoError
-from pipelines.detectors import detector_spec
+from pipelines.detectors import detector_spec, evidence_name, hands_identity, on_gpu
 from pipelines.ledger import open_output
 from pipelines.plan import PlannedVideo, plan_videos, settings_of
-from pipelines.preprocess import evidence_name, hands_identity, on_gpu
-from pipelines.stages.detect import DetectorSpec
+from pipelines.rows import Failure, unpack_arrays
+from pipelines.stages.detect import Detected, DetectorSpec, detect_unit
 from pipelines.stages.hands import FindHands
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
-from tests.pipelines.fakes import SHAPE, box_detector, config_of, write_people
+from tests.pipelines.fakes import SHAPE, BoxDetector, box_detector, config_of, write_people
 from tests.pipelines.stages_alone import detect_alone
 
 NUM_FRAMES = 30
@@ -147,7 +150,8 @@ def test_clips_of_hands(video: Path, tmp_path: Path) -> None:
     assert (left["is_right"], left["reasons"]) == (False, {"unsure": 5})
     assert left["frames"] == left["written"] + 5
     assert right["written"] == right["frames"] == first["frames"]
-    assert first["filtered_tracks"] == {"unsure": 1}
+    assert (first["num_tracks"], first["filtered_tracks"]) == (1, {})
+    assert (first["num_hands"], first["filtered_hands"]) == (3, {"unsure": 1})
     assert first["frames"] == first["written"]
 
 
@@ -162,3 +166,73 @@ def test_settings_of_hands(video: Path, tmp_path: Path) -> None:
     assert evidence_name(whole, spec) == "boxes"
     assert on_gpu(config) is config
     assert on_gpu(replace(config, gpus_per_detector=0.5)).detect.device == "cuda"
+
+
+class Batches(BoxDetector):
+    """Takes four frames at once; `fault` in frame 9, or where more than one frame is given."""
+
+    batch_size = 4
+
+    def __init__(self, fault: str = "nothing") -> None:
+        super().__init__(0.0, fault)
+        self.groups: list[int] = []
+
+    def detect_batch(self, images: list[np.ndarray]) -> list[Detections]:
+        self.groups.append(len(images))
+        if self.fault == "together":
+            raise MemoryError("too many")
+        found = [self(image) for image in images]
+        return found[1:] if self.fault == "forgets a frame" else found
+
+    def find_keypoints(self, rgb: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        raise AssertionError("nobody asks")
+
+
+def detect_with(detector: object, video: Path, beats: list[str]) -> Detected | Failure:
+    row = {"path": str(video), "start": 5, "stop": 16}
+    return detect_unit(detector, row, beats.append)  # type: ignore[arg-type]
+
+
+def test_frames_are_detected_together(video: Path) -> None:
+    detector, beats = Batches(), []
+    found, alone = detect_with(detector, video, beats), detect_with(BoxDetector(0.0), video, [])
+    assert isinstance(found, Detected)
+    assert isinstance(alone, Detected)
+    assert detector.groups == [4, 4, 3], "from the unit's start"
+    assert [beat for beat in beats if "detector" in beat] == [
+        "frames 5 to 8: detector", "frames 9 to 12: detector", "frames 13 to 15: detector",
+    ]  # fmt: skip
+    ours, theirs = unpack_arrays(found.bundle), unpack_arrays(alone.bundle)
+    assert ours.keys() == theirs.keys()
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "message"),
+    [
+        ("raises", "ArithmeticError", "frame 9: poison"),
+        ("says NaN", "DetectorError", "frame 9: keypoints_2d has 3 values not finite"),
+        ("together", "MemoryError", "frames 5 to 8 together: too many"),
+        ("forgets a frame", "DetectorError", "frames 5 to 8 together: 3 answers to 4 frames"),
+    ],
+)
+def test_a_fault_in_a_batch_names_its_frame(
+    tmp_path: Path, fault: str, reason: str, message: str
+) -> None:
+    poisoned = 9 if fault in ("raises", "says NaN") else -1
+    video = write_people(tmp_path / "walk.mp4", NUM_FRAMES, poison=poisoned)
+    found = detect_with(Batches(fault), video, [])
+    assert isinstance(found, Failure)
+    assert (found.reason, found.message) == (reason, message)
+
+
+def test_a_calibrated_detector_still_takes_batches() -> None:
+    half = JointMap(raw=(0.0, 1.0), expected=(0.0, 0.5), samples=9)
+    calibration = Calibration(detector="boxes", origin="me", joints=dict.fromkeys(COCO17, half))
+    calibrated = CalibratedBatches(Batches(), calibration, "boxes+calibrated")
+    assert isinstance(calibrated, BatchDetector)
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[20:100, 10:40] = 220
+    [found] = calibrated.detect_batch([image])
+    np.testing.assert_allclose(found.keypoints_2d[..., 2], 0.45, rtol=1e-6)

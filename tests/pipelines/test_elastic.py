@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 from ray.exceptions import ActorDiedError
+from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.execution.controller.state import (
     PreemptingState,
     ResizingState,
+    RestartingState,
     RunningState,
 )
 from ray.train.v2.api.preemption import PreemptionInfo
 
-from extpose.errors import TrainingError
+from extpose.errors import BodyError, TrainingError
 from extpose.training import run
 from extpose.training.checkpoint import newest_step
 from extpose.training.saving import REQUEST, ask_to_save
 from extpose.training.starts import read_starts
-from pipelines.elastic import SaveBeforeStop, scaling_config
+from pipelines.elastic import EndOnRefusal, SaveBeforeStop, missing_resources, scaling_config
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, read_log, write_data
 
@@ -113,12 +115,74 @@ def test_a_ray_that_dies_is_told(
         def fit(self) -> None:
             raise ActorDiedError
 
-    monkeypatch.setattr("pipelines.runtime.ray_session", nullcontext)
-    monkeypatch.setattr("pipelines.train._make_trainer", lambda *_: Lost())
+    _replace_ray(monkeypatch, Lost())
     config = config_for(data, tmp_path / "run", launcher="ray")
     message = r"run: Ray is lost \(ActorDiedError: .*the newest checkpoint is of step 0"
     with pytest.raises(TrainingError, match=message):
         train(config)
+
+
+def test_what_one_worker_refuses_is_not_tried_again() -> None:
+    """The others' errors are its echo; errors that another try may mend are left to Ray."""
+    echo = ConnectionResetError("closed by peer")
+    refused = WorkerGroupError("two failed", {0: echo, 1: BodyError("0.tar: a: body is 'mano'")})
+    callback = EndOnRefusal()
+    with pytest.raises(BodyError, match="body is 'mano'"):
+        callback.after_controller_state_update(RunningState(), RestartingState(refused))
+    killed = RestartingState(WorkerGroupError("one failed", {0: ActorDiedError()}))
+    callback.after_controller_state_update(RunningState(), killed)
+
+
+def test_what_a_worker_refuses_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        def fit(self) -> None:
+            raise ControllerError(BodyError("0.tar: a: body is 'mano'"))
+
+    _replace_ray(monkeypatch, Refusing())
+    with pytest.raises(TrainingError, match=r"^0\.tar: a: body is 'mano'$"):
+        train(config_for(data, tmp_path / "run", launcher="ray"))
+
+
+def test_what_the_machine_does_not_have_is_not_waited_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _replace_ray(monkeypatch, None)
+    config = config_for(data, tmp_path / "run", launcher="ray", num_workers=4, batch=8)
+    assert missing_resources(config) == ""
+    with pytest.raises(TrainingError, match="ask for 8 CPU, Ray has 4 CPU"):
+        train(replace(config, num_workers=8))
+    assert missing_resources(replace(config, num_workers=8, min_workers=4)) == ""
+    with pytest.raises(TrainingError, match="ask for 4 CPU, 4 GPU, Ray has 4 CPU, 0 GPU"):
+        train(replace(config, use_gpu=True))
+
+
+def test_a_wait_for_a_larger_cluster_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow:
+        def fit(self) -> None:
+            time.sleep(0.2)
+
+    _replace_ray(monkeypatch, Slow())
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr("pipelines.train.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("pipelines.train.WAITING_SECONDS", 0.05)
+    config = config_for(data, tmp_path / "run", launcher="ray", num_workers=8, batch=8)
+    train(config)
+    assert "waits for a larger cluster: the workers ask for 8 CPU, Ray has 4 CPU" in caplog.text
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 1.0})
+    train(replace(config, num_workers=2))
+    assert "no worker has begun yet: the workers ask for 2 CPU, free are 1 CPU" in caplog.text
+
+
+def _replace_ray(monkeypatch: pytest.MonkeyPatch, trainer: object) -> None:
+    """A machine of four cores, and something in place of the trainer."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("pipelines.runtime.ray_session", nullcontext)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "memory": 1e9})
+    monkeypatch.setattr("pipelines.train._make_trainer", lambda *_: trainer)
 
 
 def test_scaling(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

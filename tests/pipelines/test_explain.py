@@ -1,6 +1,9 @@
 """What is told of samples, frames and videos; samples made again."""
 
+import functools
 import json
+import operator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +13,20 @@ from extpose import storage
 from extpose.data.shards import ShardIndex, write_shard
 from extpose.errors import ExtPoseError
 from extpose.storage import S3Path
+from pipelines import validate
 from pipelines.accounts import account_faults
 from pipelines.detections import KeptDetect
+from pipelines.environment import find_environment, note_environment, read_environments
 from pipelines.explain import explain
 from pipelines.ledger import Outcome, open_output
-from pipelines.plan import make_manifest, plan_videos, settings_of, survey_units
+from pipelines.plan import (
+    make_manifest,
+    plan_videos,
+    quarantine_rows,
+    settings_of,
+    survey_units,
+)
+from pipelines.preprocess_page import write_page
 from pipelines.rebuild import read_members, rebuild
 from pipelines.sources.folder import find_videos
 from pipelines.stages.pack import pack
@@ -42,12 +54,16 @@ def make_folder(videos: Path, out: storage.Location) -> None:
     with open_output(out):
         planned = plan_videos(find_videos([videos]), config, decisive)
         units = [unit for video in planned for unit in video.units]
+        environment = note_environment(out)
         stage = KeptDetect(lambda: detect_alone(spec.build(config.detect)), out)
         for unit in units:
-            pack(track(stage(vars(unit)), config=config.detect), config=config, detector=spec.name)
+            row = track(stage(vars(unit)), config=config.detect)
+            pack(row, config=config, detector=spec.name, environment=environment)
         done: dict[str, Outcome] = survey_units(units, config, decisive).done
         manifest = make_manifest(planned, lambda unit: done[unit.name], decisive, config.split)
         storage.write_bytes(out / "manifest.json", json.dumps(manifest).encode())
+        rows = quarantine_rows(planned, lambda unit: done[unit.name])
+        write_page(out, manifest, done.values(), rows)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +95,7 @@ def test_a_clip_is_explained(data, videos):
     assert facts["detector"] == "boxes; boxes 1"
     assert facts["passed min_track_frames"] == "15 of at least 8"
     assert facts["setting crop.size"] == "64"
+    assert facts["made with"].endswith("of versions.json; here are the same")
     assert "setting versions.code" in facts
 
 
@@ -120,6 +137,30 @@ def test_a_sample_is_made_again(data, videos, tmp_path):
         rebuild(key, data, source=videos / "nobody.mp4", detector=box_detector())
     with pytest.raises(ExtPoseError, match="detector_identity: boxes 1, now boxes 2"):
         rebuild(key, data, detector=replace(box_detector(), identity="2"))
+
+
+def test_other_libraries_are_named(videos, tmp_path, monkeypatch):
+    make_folder(videos, tmp_path)
+    key = keys_of(tmp_path)[0]
+    here = find_environment()
+    monkeypatch.setattr("pipelines.environment.find_environment", lambda: here | {"av": "0.1"})
+    made = rebuild(key, tmp_path, detector=box_detector())
+    assert made.differing == (), "recorded, and no part of what a unit is"
+    assert made.libraries == (f"av: {here['av']}, now 0.1",)
+    told = facts_of(explain(key, tmp_path))["made with"]
+    assert told.endswith(f"here are others: av: {here['av']}, now 0.1")
+    note_environment(tmp_path)
+    assert len(read_environments(tmp_path)) == 2
+    assert "libavcodec" in here["ffmpeg"]
+
+
+def test_a_folder_has_a_page(data):
+    page = (data / "report.html").read_text()
+    assert "<td>frames</td><td>110</td><td>44</td><td>56</td><td>10</td>" in page
+    assert "<td>no_people</td><td>12</td>" in page
+    assert "frame 0: poison" in page
+    assert "No run has done anything yet" in page
+    assert "libavcodec" in page
 
 
 def test_a_changed_sample_is_told_by_member(videos, tmp_path):
@@ -172,3 +213,33 @@ def test_balanced_accounts_have_no_fault_and_each_fault_is_named(videos, tmp_pat
     other = outcome | {"sha256": "0"}
     assert "its marker says 0" in faults_with(marker, other)
     assert list(account_faults(tmp_path)) == []
+
+
+def test_a_manifest_with_a_damaged_field_is_told_and_stops_nothing(data, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(data, folder)
+    reports = {path: validate._check(path, None, None) for path in validate.list_shards(folder)}
+    monkeypatch.setattr(validate, "_check", lambda path, *_: reports[path])
+    path = folder / "manifest.json"
+    text = path.read_text()
+    manifest = json.loads(text)
+    places = [(), ("frame_counts",), ("video_counts",), ("settings",), ("shards", 0), ("videos", 0)]
+    for place in places:
+        for name in functools.reduce(operator.getitem, place, manifest):
+            for changes in ({}, {name: [None]}, {name: {"x": "y"}}):
+                damaged = json.loads(text)
+                values = functools.reduce(operator.getitem, place, damaged)
+                del values[name]
+                values |= changes
+                path.write_text(json.dumps(damaged))
+                kinds = {finding.fault.kind for finding in find_faults(folder)}
+                if name in ("left_out_files", "empty_detections"):
+                    continue  # older folders lack them
+                if place != ("settings",) and (place != ("videos", 0) or name == "video_id"):
+                    assert kinds & {"bad_manifest", "count_mismatch"}, (place, name, changes)
+    for name, value in (("shards", [1]), ("videos", [1]), ("frame_counts", {})):
+        path.write_text(json.dumps(manifest | {name: value}))
+        told = [f for f in find_faults(folder) if f.fault.kind == "bad_manifest"]
+        assert told
+        assert all(f.path == str(path) for f in told)
+    assert "frame_counts: filtered: is missing" in "\n".join(map(str, told))

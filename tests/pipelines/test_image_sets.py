@@ -42,7 +42,10 @@ def config_of(folders: Sequence[Path], out: Path, **changes: object) -> TrainCon
     """One step whose loss is a plain sum over everything that is labelled."""
     config = config_for(folders[0], out, steps=1, batch=len(folders), loader=PLAIN, log_every=1)
     mix = (1.0,) * len(folders) if len(folders) > 1 else ()
-    model, loss = replace(MODEL, drop_path=0.0), replace(LOSS, reduction="sum")
+    model, loss = (
+        replace(MODEL, drop_path=0.0),
+        replace(LOSS, reduction="sum", clips_per_sum=len(folders)),
+    )
     return replace(config, data=tuple(folders), mix=mix, model=model, loss=loss, **changes)
 
 

@@ -1,6 +1,7 @@
 """From a labelled data set on disk to shards, by a data set that the test makes up."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +21,19 @@ from extpose.schema import Split
 from extpose.storage import S3Path, read_bytes
 from extpose.video import VideoWriter
 from pipelines.cutting import read_pictures
+from pipelines.explain import explain
 from pipelines.ingest import ingest, summary_line
+from pipelines.labels.annotations import read_json
 from pipelines.ledger import WriteError
-from pipelines.records import Filtered, FrameRef, Record, Source, SourceError, empty_targets
+from pipelines.records import (
+    Damaged,
+    Filtered,
+    FrameRef,
+    Record,
+    Source,
+    SourceError,
+    empty_targets,
+)
 from pipelines.validate import validate
 from tests.pipelines.sources.bodies import make_world
 
@@ -323,6 +334,59 @@ def test_a_full_disk_stops_the_run(root: Path, tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr("pipelines.ingest.write_text", full)
     with pytest.raises(WriteError, match="disk full"):
         ingest(config_of(root, tmp_path / "out"), SOURCE)
+
+
+def read_with_labels(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered | Damaged]:
+    if (root / "labels.json").exists():
+        read_json(root / "labels.json")
+    if unit == "damaged":
+        yield Damaged(name="nobody", num_frames=0, message="nobody can know")
+    yield from read_unit(root, split, "a" if unit == "damaged" else unit)
+
+
+def test_changed_files_are_noticed(root: Path, tmp_path: Path, caplog) -> None:
+    out, labels = tmp_path / "out", root / "labels.json"
+    labels.write_text("[1]")
+    source = replace(SOURCE, read_unit=read_with_labels)
+
+    def made_again() -> list[str]:
+        before = {path: path.stat().st_mtime_ns for path in (out / "done").glob("*")}
+        assert ingest(config_of(root, out), source) == 0
+        after = {path: path.stat().st_mtime_ns for path in (out / "done").glob("*")}
+        new = sorted(path.stem for path in after if after[path] != before.get(path))
+        return ["b b" if name.startswith("made-up-test-b-b") else name[-1] for name in new]
+
+    def explained(shard: str) -> str:
+        [path] = out.glob(shard)
+        return explain(next(iter(read_shard(path))).key, out)
+
+    assert made_again() == ["a", "b b"]
+    assert made_again() == []
+    assert "still the same" in explained("*-a.tar")
+    (root / "new.txt").touch()
+    os.utime(labels, (1, 1))  # a copy is the same data
+    assert made_again() == []
+    picture = root / "test" / "b b" / "003.png"
+    cv2.imwrite(str(picture), np.zeros((*SIZE, 3), np.uint8))
+    assert "now others: test/b b/003.png" in explained("*-b-b-*.tar")
+    assert made_again() == ["b b"]
+    assert "is made again: changed: test/b b/003.png" in caplog.text
+    labels.write_text("[2]")
+    assert made_again() == ["a", "b b"]
+    labels.unlink()
+    assert made_again() == ["a", "b b"]
+
+
+def test_records_are_accounted_for(root: Path, tmp_path: Path) -> None:
+    (root / "labels.json").write_text("[]")
+    (root / "test" / "damaged").mkdir()
+    out = tmp_path / "out"
+    assert ingest(config_of(root, out), replace(SOURCE, read_unit=read_with_labels)) == 3
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["record_counts"] == {"written": 3, "filtered": 3, "quarantined": 1}
+    assert "quarantined: 0 of 1 records" in summary_line(manifest)
+    [listed] = (out / "sources").glob("*-a.json")
+    assert "labels.json" in json.loads(listed.read_text())["files"], "noted by the reader"
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from extpose.config import TrainConfig
 from extpose.data.shards import write_shard
-from extpose.errors import TrainingError
+from extpose.errors import ShardError, TrainingError
 from extpose.recipes import RECIPES
 from extpose.synth.motion import MOTIONS
 from extpose.training.mocap import read_mocap
@@ -125,9 +125,31 @@ def test_damaged_clips_are_told_counted_and_limited(
     # Six steps of four are four epochs of six clips: each met the damaged one once.
     assert sum(int(value) for value in read_log(config.out)["skipped"]) == 4
     with pytest.raises(
-        TrainingError, match=r"1 of 6 clips cannot be read.*max_damaged=0\.01.*clip-3"
+        TrainingError, match=r"1 of 6 clips cannot be read.*max_damaged=0\.01 allow.*clip-3"
     ):
         train(replace(config, out=tmp_path / "strict"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_shard_that_breaks_is_damage_also_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the defaults, however large its share; a new run with that shard is refused."""
+    folder = write_data(tmp_path / "data", clips=3)
+    more = [synthetic_clip(f"more-{i}", num_frames=3, seed=i) for i in range(3)]
+    write_shard(folder / "1.tar", more)
+    config = config_for(folder, tmp_path / "run", steps=4)
+    train(replace(config, steps=2))
+    (folder / "1.tar").write_bytes((folder / "1.tar").read_bytes()[:2000])
+    write_shard(folder / "2.tar", [synthetic_clip("new", num_frames=3)])
+    with caplog.at_level(logging.WARNING):
+        train(config)
+    assert "not used, came after the run began: 1 shards" in caplog.text
+    told = [r.message for r in caplog.records if "skipped, the next clip" in r.message]
+    assert told
+    assert all("1.tar: more-" in line and "shorter than" in line for line in told)
+    with pytest.raises(ShardError, match=r"1\.tar: .*truncated"):
+        train(replace(config, out=tmp_path / "other"))
 
 
 def test_free_poses_are_drawn_from_training_motions(

@@ -15,11 +15,12 @@ import pytest
 
 from extpose.data.shards import ShardIndex, read_shard
 from extpose.errors import ExtPoseError
+from pipelines.dry_run import dry_run
 from pipelines.ledger import Unit, WriteError, open_output, read_outcome
-from pipelines.plan import plan_videos, settings_of
+from pipelines.plan import plan_videos, quarantine_rows, settings_of
 from pipelines.preprocess import preprocess
 from pipelines.rows import unit_of
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources, find_videos
 from pipelines.stages.detect import prefetch
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
@@ -46,8 +47,8 @@ def videos(tmp_path_factory) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Everything but what holds times: the markers, the timing, what is known of the videos."""
-    timed = ("timing.json", "probes.json")
+    """Everything but what holds times: markers, timing and its page, what is known of videos."""
+    timed = ("timing.json", "probes.json", "report.html")
     files = [p for p in sorted(out.iterdir()) if p.is_file() and p.name not in timed]
     return {p.name: p.read_bytes() for p in files}
 
@@ -58,6 +59,31 @@ def test_find_videos(videos):
         ["picture.mov", "empty.mp4", "gone.mp4", "nobody.mp4", "poison.mp4", "two people.mp4",
          "zz-copy.mp4"]
     )  # fmt: skip
+
+
+def test_what_is_left_out_is_counted_and_odd_names_are_refused(tmp_path):
+    folder, out = tmp_path / "videos", tmp_path / "videos/out"
+    out.mkdir(parents=True)
+    write_people(folder / "a.WMV", 3)
+    for name in ("b.txt", "c.TXT", "noise", ".hidden.mp4", "out/a-0.tar"):
+        (folder / name).write_text("x")
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.mp4"))
+    shutil.copy(folder / "a.WMV", odd)
+    config = config_of(folder, out)
+    sources = find_sources([folder], out)
+    assert [path.name for path in sources.videos] == ["a.WMV", odd.name]
+    assert sources.others == {"": 1, ".txt": 2, "hidden": 1}
+    text = dry_run(config, detector=box_detector())
+    assert "left out     4 files, not videos by their names: 1 without suffix, 2 .txt" in text
+    assert "caf\\xe9.mp4: bad_name" in text
+    planned = plan_videos(sources.videos, config, {})
+    assert [video.quarantined for video in planned] == ["", "bad_name"]
+    rows = quarantine_rows(planned[1:], lambda _: None)
+    json.dumps([*rows, planned[1].path], ensure_ascii=False).encode()
+    for path in sources.videos:
+        path.unlink()
+    with pytest.raises(ExtPoseError, match=r"no videos, only other files: 1 without suffix, 2 \.t"):
+        find_sources([folder], out)
 
 
 def test_stages_alone(videos, tmp_path):

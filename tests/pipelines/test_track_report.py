@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from extpose.data.shards import read_shard
+from extpose.detect.people import Detections
 from pipelines.ledger import open_output, read_outcome
 from pipelines.plan import make_manifest, plan_videos, settings_of
 from pipelines.rows import pack_arrays, unpack_arrays
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.track_report import link_units, say_tracks, sum_tracks
-from tests.pipelines.fakes import box_detector, config_of, write_people
+from tests.pipelines.fakes import BoxDetector, box_detector, config_of, write_people
 from tests.pipelines.stages_alone import detect_alone
 
 
@@ -69,6 +70,33 @@ def test_the_manifest_tells_tracks_and_their_continuation(tmp_path: Path) -> Non
         assert np.abs(before[-1][-1] - after[0][0]).max() < 3
     assert "6 tracks, 4 of which go on" in say_tracks(counts, len(links))
     assert say_tracks(sum_tracks([]), 0) == "no tracks"
+
+
+class DetectorOfNothing(BoxDetector):
+    """Finds each person a second time, in a box without an area."""
+
+    def find(self, rgb: np.ndarray) -> Detections:
+        found = super().find(rgb)
+        flat = found.bbox_xyxy[:, [2, 1, 2, 3]]
+        return Detections(
+            bbox_xyxy=np.concatenate([found.bbox_xyxy, flat]),
+            scores=np.tile(found.scores, 2),
+            keypoints_2d=np.tile(found.keypoints_2d, (2, 1, 1)),
+        )
+
+
+def test_detections_without_an_area_are_in_the_accounts(tmp_path: Path) -> None:
+    config = config_of(write_people(tmp_path / "a.mp4", 20), tmp_path / "out")
+    with open_output(config.out):
+        videos = plan_videos(config.source.path, config, {})
+        [unit] = videos[0].units
+        row = detect_alone(DetectorOfNothing(0))(vars(unit))
+        pack(track(row, config=config.detect), config=config, detector="boxes")
+    outcome = read_outcome(config.out, unit)
+    assert outcome is not None
+    assert (outcome.num_tracks, outcome.empty_detections) == (1, 20)
+    counts = make_manifest(videos, lambda _: outcome, {}, config.split)["frame_counts"]
+    assert counts["empty_detections"] == 20
 
 
 @pytest.mark.parametrize(("reason", "message"), [

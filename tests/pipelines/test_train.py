@@ -20,16 +20,22 @@ from extpose.body_model import load_body_model
 from extpose.config import AugmentConfig, EngineConfig, TrainConfig
 from extpose.data.contents import hash_listed
 from extpose.data.shards import write_shard
-from extpose.errors import TrainingError
+from extpose.errors import ExtPoseError, TrainingError
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import Clip
-from extpose.training import run
+from extpose.training import logs, run
+from extpose.training.facts import config_hash
+from extpose.training.inputs import check_inputs
+from extpose.training.plain import PlainEngine
+from extpose.training.validation import append_row
 from pipelines.cli import main
-from pipelines.train import train
-from tests.pipelines.train_runs import config_for, read_log, write_data
+from pipelines.train import _last_row, train
+from tests.pipelines.train_runs import LOSS, config_for, read_log, write_data, write_poses
 from tests.plain_clips import synthetic_clip
+from tests.processes import small_disk
 
 SCRIPT = Path(__file__).parent / "train_runs.py"
+ENGINE_OF_ONE = EngineConfig(backend="plain", micro_batch=1, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +83,21 @@ def test_export_is_the_last_weights(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_resume_with_deepspeed_is_bit_for_bit(data: Path, tmp_path: Path) -> None:
     straight, stopped = str(tmp_path / "straight"), str(tmp_path / "stopped")
-    runs = [straight, "6", stopped, "2", stopped, "6"]
+    others = {str(tmp_path / f"zero-{stage}"): f"1@{stage}" for stage in (1, 3)}
+    runs = [straight, "6", stopped, "2", stopped, "6", *(w for run in others.items() for w in run)]
     command = [sys.executable, "-W", "ignore", str(SCRIPT), str(data), *runs]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+    for out in (straight, *others):
+        assert_export_is_what_the_run_wrote(Path(out), tmp_path / "out.safetensors")
+
+
+def assert_export_is_what_the_run_wrote(run: Path, out: Path) -> None:
+    assert main(["export", str(run), str(out)]) == 0
+    expected, found = load_file(run / "model.safetensors"), load_file(out)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 def _consistent_clip() -> Clip:
@@ -148,8 +164,111 @@ def test_loss_that_is_not_finite_names_the_clips(
         return (total * float("nan") if "clip-2" in batch.keys else total), terms
 
     monkeypatch.setattr(run, "compute_losses", broken)
-    with pytest.raises(TrainingError, match=r"step \d+: the loss is not finite .*clip-2"):
-        train(config_for(data, tmp_path / "run", steps=20))
+    config = config_for(data, tmp_path / "run", steps=20, batch=6, engine=ENGINE_OF_ONE)
+    with pytest.raises(TrainingError, match=r"step 1: the loss is not finite .*: clip-2$"):
+        train(config)
+    # What the network got, and how far it came, is there to be looked at.
+    assert cv2.imread(str(config.out / "first_batch.png")) is not None
+    assert "No step is done yet" in (config.out / "report.html").read_text()
+
+
+def test_gradient_that_is_not_finite_names_all_clips_of_the_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PlainEngine, "step", lambda self, lr: float("nan"))
+    config = config_for(data, tmp_path / "run", batch=6, engine=ENGINE_OF_ONE)
+    named = ", ".join(f"clip-{i}" for i in range(6))
+    with pytest.raises(TrainingError, match=rf"the gradient is not finite .*clips: {named}$"):
+        train(config)
+
+
+def test_a_run_goes_on_with_the_same_inputs_only(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_for(data, tmp_path / "run", steps=2)
+    train(config)
+    moved = write_data(tmp_path / "moved")
+    config = replace(config, data=(moved,), steps=4)
+    (config.out / "code.diff").write_text("another")
+    train(config)
+    assert "goes on with something else than before: code.diff is another" in caplog.text
+    starts = [config.out / "starts" / f"00{i}" for i in range(2)]
+    steps = [json.loads((start / "config.json").read_text())["steps"] for start in starts]
+    assert steps == [2, 4]
+    assert (starts[1] / "code.diff").read_text() == (starts[0] / "code.diff").read_text()
+    more = write_data(tmp_path / "more", clips=7)
+    message = r"more: was 6 clips in 1 shards, hash \w+, is 7 clips in 1 shards, hash \w+"
+    with pytest.raises(TrainingError, match=message):
+        train(replace(config, data=(more,), steps=6))
+    with pytest.raises(TrainingError, match="body_model: was the free one, is hash"):
+        check_inputs(config, config.out, {"body_model": "the free one"}, {"body_model": "hash 1"})
+
+
+def test_a_full_disk_of_the_log_is_told_and_nothing_is_lost(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without room for a while: neither lines nor the report can be written."""
+
+    def fail_at_first(name: str, count: int) -> None:
+        real, left = getattr(logs, name), [count]
+
+        def write(*args: object, **kwargs: object) -> None:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise OSError(28, "No space left on device")
+            real(*args, **kwargs)
+
+        monkeypatch.setattr(logs, name, write)
+
+    fail_at_first("append_row", 3)
+    fail_at_first("write_page", 2)
+    config = config_for(data, tmp_path / "run")
+    train(config)
+    assert read_log(config.out)["step"] == ["1", "2", "3", "4", "5", "6"]
+    assert "not everything is logged: [Errno 28]" in caplog.text
+    assert (config.out / "report.html").exists()
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    append_row(path, {"step": 1})
+    with small_disk(12), pytest.raises(OSError, match="too large"):
+        append_row(path, {"step": "x" * 100})
+    assert path.read_text().split() == ["step", "1"]
+
+
+def test_weights_that_cannot_be_written_are_named(data: Path, tmp_path: Path) -> None:
+    config = config_for(data, tmp_path / "run", steps=1)
+    (config.out / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"model\.safetensors"):
+        train(config)
+
+
+def test_one_run_at_a_time_in_a_folder(data: Path, tmp_path: Path) -> None:
+    """A second is refused; one that was killed is not in the way."""
+    config = config_for(data, tmp_path / "run", steps=1)
+    script = (
+        "import sys, time; from pathlib import Path; from pipelines.locking import hold\n"
+        "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(config.out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ExtPoseError, match="another run is writing to this folder"):
+            train(config)
+        assert not (config.out / "log.csv").exists()
+        other.kill()
+    train(config)
+
+
+def test_the_last_line_is_found_without_reading_all(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    assert _last_row(path) == {}
+    path.write_text("step,loss\n")
+    assert _last_row(path) == {}
+    path.write_text("step,loss\n" + "".join(f"{i},0.5\n" for i in range(5000)) + "5000,0.")
+    assert _last_row(path) == {"step": "4999", "loss": "0.5"}
 
 
 def _unlabelled(tmp_path: Path) -> Path:
@@ -166,6 +285,11 @@ def _unlabelled(tmp_path: Path) -> Path:
         ({"batch": 0}, "batch=0"),
         ({"launcher": "ray", "num_workers": 3}, "batch=4 .* num_workers=3"),
         ({"launcher": "ray", "num_workers": 0}, "num_workers=0"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints is 0, at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"log_every": 0}, "log_every is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"loss": replace(LOSS, clips_per_sum=0)}, "clips_per_sum is 0"),
     ],
 )
 def test_configs_that_cannot_work_are_refused(
@@ -184,6 +308,27 @@ def test_unlabelled_data_and_another_config_are_refused(data: Path, tmp_path: Pa
         train(replace(config, seed=5, steps=4))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_smaller_forward_pass_is_the_same_objective(data: Path, tmp_path: Path) -> None:
+    """Summed losses and the adversarial term, with clipping: as in runs that go on elastically."""
+    config = config_for(
+        data, tmp_path, steps=3, checkpoint_every=9, mocap=write_poses(tmp_path / "poses.npz")
+    )
+    model = replace(config.model, drop_path=0.0)
+    loss = replace(config.loss, reduction="sum", adversarial=1.0)
+    config = replace(config, model=model, loss=loss)
+    logs = []
+    for clips in (1, 2, 4):
+        engine = replace(config.engine, micro_batch=clips)
+        run = replace(config, engine=engine, out=tmp_path / str(clips))
+        assert config_hash(run) == config_hash(config)
+        train(run)
+        logs.append({name: np.array(v, float) for name, v in read_log(run.out).items()})
+    for name, expected in logs[-1].items():
+        for found in logs[:-1]:
+            np.testing.assert_allclose(found[name], expected, rtol=1e-3, err_msg=name)
+
+
 def _on_ray(config: TrainConfig, workers: int) -> TrainConfig:
     engine = replace(config.engine, backend="deepspeed", zero_stage=2)
     return replace(config, launcher="ray", num_workers=workers, engine=engine)
@@ -198,9 +343,11 @@ def test_two_workers_with_zero_2_are_one_worker_and_survive_a_kill(
 ) -> None:
     """The run with two workers loses one of them to SIGKILL and is compared nevertheless."""
     alone = config_for(data, tmp_path / "alone", steps=40, checkpoint_every=4)
-    model = replace(alone.model, drop_path=0.0)
-    alone = replace(alone, model=model)
+    model, loss = replace(alone.model, drop_path=0.0), replace(alone.loss, reduction="sum")
+    alone = replace(alone, model=model, loss=loss)
     both = replace(_on_ray(alone, 2), out=tmp_path / "both")
+    # Neither workers nor the size of a forward pass are part of the objective.
+    alone = replace(alone, engine=replace(alone.engine, micro_batch=4))
     killed: list[int] = []
     killer = threading.Thread(target=_kill_a_worker, args=(both.out, killed), daemon=True)
     train(alone)
@@ -219,7 +366,7 @@ def test_two_workers_with_zero_2_are_one_worker_and_survive_a_kill(
 
 def _kill_a_worker(out: Path, killed: list[int]) -> None:
     """SIGKILL the process that writes the log, once there is a checkpoint."""
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while time.time() < deadline and not list(out.glob("checkpoints/step_*/meta.json")):
         time.sleep(0.02)
     for entry in Path("/proc").iterdir():

@@ -51,6 +51,12 @@ def test_the_largest_micro_batch_is_what_fits() -> None:
             assert (again.total <= cluster.memory) is fits
 
 
+def test_what_is_not_counted_is_refused() -> None:
+    offloaded = replace(VIDEO, engine=replace(VIDEO.engine, offload="optimizer"))
+    with pytest.raises(ExtPoseError, match=r"engine\.offload is 'optimizer'"):
+        plan(offloaded, parse_cluster("8xA100"), mfu=0.35)
+
+
 def test_micro_batch_is_that_of_a_run() -> None:
     assert micro_batch_of(replace(VIDEO, batch=24), 8) == 3
     assert micro_batch_of(replace(VIDEO, batch=40), 8) == 1

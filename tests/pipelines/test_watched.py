@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -11,10 +12,12 @@ import pytest
 
 from extpose.errors import ExtPoseError
 from pipelines.ledger import Unit
-from pipelines.stages.detect import Detect
+from pipelines.plan import plan_videos
+from pipelines.stages.detect import Detect, Detected, detect_unit
 from pipelines.watched import Watched, WorkDied
 from pipelines.watching import StallError, watched_rows
-from tests.pipelines.fakes import box_detector, config_of, write_people
+from tests.pipelines.fakes import BoxDetector, box_detector, config_of, write_people
+from tests.test_video import write_video
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,9 +73,40 @@ def test_deaths_name_what_was_done():
     work.close()
 
 
+def test_a_child_that_dies_between_two_tasks_is_replaced():
+    work = Watched(build_echo, limit=20, tries=1)
+    first = work("a")
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    second = work("b")
+    assert second != first
+    work.close()
+    assert work("c") != second
+    work.close()
+
+
 def test_a_child_that_cannot_start():
     with pytest.raises(ExtPoseError, match="FileNotFoundError: no weights"):
         Watched(build_nothing, limit=1, tries=1)
+
+
+def build_unless(flag):
+    if flag.exists():
+        raise FileNotFoundError("no weights")
+    return echo
+
+
+def test_a_restart_that_fails_is_tried_at_the_next_call(tmp_path):
+    flag = tmp_path / "flag"
+    work = Watched(functools.partial(build_unless, flag), limit=20, tries=2)
+    flag.touch()
+    with pytest.raises(ExtPoseError, match="no weights"):
+        work("exit")
+    with pytest.raises(ExtPoseError, match="no weights"):
+        work("a")
+    flag.unlink()
+    assert work("a")
+    work.close()
 
 
 ORPHAN = """
@@ -129,6 +163,17 @@ def test_a_detector_that_fails_on_a_frame_fails_its_unit(tmp_path, fault, reason
     assert "error" not in rows[1]
     assert rows[1]["detections"]
     detect.close()
+
+
+def test_a_late_unit_of_a_video_that_cannot_be_sought_beats_while_it_skips(tmp_path):
+    write_video(tmp_path / "a.avi", 40)
+    config = config_of(tmp_path / "a.avi", tmp_path)
+    [video] = plan_videos(config.source.path, config, {})
+    assert [unit.start for unit in video.units] == [0, 20]
+    said = []
+    found = detect_unit(BoxDetector(0, "nothing"), vars(video.units[1]), said.append)
+    assert isinstance(found, Detected)
+    assert [f"frame {i}: decoder" for i in range(20)] == said[1:21]
 
 
 def make_unit(name: str) -> Unit:

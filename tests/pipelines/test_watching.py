@@ -1,7 +1,9 @@
 """A run that is watched: metrics on held-out clips, the best weights, the report, trackers."""
 
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from extpose.config import EvaluateConfig, TrainConfig
+from extpose.config import EvaluateConfig, TrainConfig, ValidationConfig
 from extpose.data.shards import write_shard
 from extpose.errors import ExtPoseError, TrainingError
+from extpose.model.weights import load_model
 from extpose.training.page import read_table, thin
-from extpose.training.validation import append_row, drop_rows_after
+from extpose.training.validation import Best, append_row, drop_rows_after
+from extpose.training.workers import Workers
 from pipelines.evaluate import evaluate
+from pipelines.held_out import HeldOut, open_held_out
 from pipelines.train import train
 from tests.pipelines.train_runs import config_for, read_log, write_data
 from tests.plain_clips import synthetic_clip
@@ -169,6 +174,7 @@ def test_held_out_clips_that_cannot_be_used_are_refused(data: Path, tmp_path: Pa
     write_shard(tmp_path / "hands" / "0.tar", [synthetic_clip(body="mano")])
     with pytest.raises(TrainingError, match="body is 'mano'"):
         train(replace(config, validation=tmp_path / "hands"))
+    assert not (config.out / "log.csv").exists()
 
 
 def test_tables_forget_later_and_broken_lines(tmp_path: Path) -> None:
@@ -185,3 +191,102 @@ def test_tables_forget_later_and_broken_lines(tmp_path: Path) -> None:
 def test_long_curves_are_averaged() -> None:
     assert thin([1.0, 3.0, 5.0, float("nan"), 7.0], most=3) == [2, 5, 7]
     assert len(thin([1.0] * 10_001)) <= 500
+
+
+def test_a_finished_run_is_not_validated_again(watched: TrainConfig) -> None:
+    before = (watched.out / "validation.csv").read_text()
+    train(watched)
+    assert (watched.out / "validation.csv").read_text() == before
+
+
+class _Threads(Workers):
+    """Workers that are threads of this process."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier, box: dict[int, object]) -> None:
+        super().__init__(torch.device("cpu"))
+        self.rank, self.size, self.barrier_, self.box = rank, 2, barrier, box
+
+    def gather(self, value: object) -> list[object]:
+        self.barrier_.wait(60)
+        self.box[self.rank] = value
+        self.barrier_.wait(60)
+        return [self.box[0], self.box[1]]
+
+    def from_first(self, value: object) -> object:
+        return self.gather(value)[0]
+
+
+def test_two_workers_find_what_one_finds(watched: TrainConfig) -> None:
+    """And an error on one of them is told on both."""
+    model = load_model(watched.out / "model.safetensors").eval()
+    barrier, box = threading.Barrier(2), dict[int, object]()
+    workers = [_Threads(rank, barrier, box) for rank in range(2)]
+    parts = [open_held_out(watched) for _ in workers]
+
+    def score(one: Workers) -> object:
+        held_out = parts[one.rank]
+        assert held_out is not None
+        try:
+            return held_out(model, one)
+        except TrainingError as error:
+            return str(error)
+
+    alone = read_table(watched.out / "validation.csv")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(HeldOut.open, parts, workers))
+        for found in pool.map(score, workers):
+            assert found == pytest.approx({n: v[-1] for n, v in alone.items() if n != "step"})
+        assert parts[1] is not None
+        parts[1].settings = replace(parts[1].settings, body_model=Path("nowhere.pkl"))
+        first, second = pool.map(score, workers)
+    assert first == second
+    assert "validation failed: " in str(first)
+    assert "nowhere.pkl" in str(first)
+
+
+def test_tables_keep_their_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "table.csv"
+    append_row(path, {"step": 1, "a": 1.0, "b": 2.0})
+    append_row(path, {"step": 2, "c": 4.0, "b": 3.0})
+    table = read_table(path)
+    assert table["b"] == [2, 3]
+    assert table["a"][0] == 1
+    assert "has no column for c" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({"protocol": "3dpw-15"}, "unknown protocol '3dpw-15'"),
+        ({"protocol": "free-hand"}, "protocol free-hand is of body 'mano'"),
+        ({"best_by": "auc_j"}, "best_by is 'auc_j', protocol free-body has pa_mpjpe"),
+    ],
+)
+def test_rules_that_cannot_work_are_refused_before_the_first_step(
+    data: Path, held_out: Path, tmp_path: Path, held: dict[str, str], message: str
+) -> None:
+    config = config_for(data, tmp_path / "run", validation=held_out, validate_every=100)
+    with pytest.raises(ExtPoseError, match=message):
+        train(replace(config, held_out=ValidationConfig(**held)))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_best_is_by_the_metric_that_is_asked_for(
+    watched: TrainConfig, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    assert watched.validation is not None
+    women = tmp_path / "women"
+    women.mkdir()
+    clip = synthetic_clip("v-0", seed=50)
+    write_shard(women / "0.tar", [replace(clip, meta=replace(clip.meta, gender="female"))])
+    config = replace(
+        watched, out=tmp_path / "run", steps=2, validate_every=1, validation=women,
+        held_out=ValidationConfig(best_by="accel"),
+    )  # fmt: skip
+    train(config)
+    table = read_table(config.out / "validation.csv")
+    best = _metadata(config.out / "best.safetensors")
+    assert (best["best_by"], float(best["value"])) == ("accel", min(table["accel"]))
+    assert "labels of the female body are posed with the neutral one" in caplog.text
+    assert Best(metric="auc_j", value=0.5).is_beaten_by("auc_j", 0.6)
+    assert not Best(metric="accel", value=0.5).is_beaten_by("accel", 0.6)

@@ -1,6 +1,6 @@
-"""A tiny training set and config; as a script, one training run with DeepSpeed.
+"""A tiny training set and config; as a script, training runs with DeepSpeed.
 
-python tests/pipelines/train_runs.py FOLDER OUT STEPS
+python tests/pipelines/train_runs.py FOLDER OUT STEPS[@STAGE] [OUT STEPS[@STAGE] ...]
 """
 
 import csv
@@ -80,6 +80,8 @@ if __name__ == "__main__":
 
     folder, *rest = sys.argv[1:]
     poses = write_poses(Path(folder) / "mocap.npz")
-    for out, steps in zip(rest[::2], rest[1::2], strict=True):
+    for out, words in zip(rest[::2], rest[1::2], strict=True):
+        steps, _, stage = words.partition("@")
         plain = config_for(Path(folder), Path(out), steps=int(steps), mocap=poses)
-        train(replace(plain, engine=replace(plain.engine, backend="deepspeed", zero_stage=2)))
+        engine = replace(plain.engine, backend="deepspeed", zero_stage=int(stage or 2))
+        train(replace(plain, engine=engine))

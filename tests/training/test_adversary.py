@@ -112,6 +112,14 @@ def test_a_step_moves_the_discriminator_alone_and_tells_its_loss() -> None:
         assert not torch.equal(parameter, before[name]), name
 
 
+def test_a_loss_that_is_not_finite_names_the_clips_of_the_step() -> None:
+    adversary, prediction = make_adversary(), predict(1)
+    prediction.params.betas.data[0, 0] = float("nan")
+    adversary.term(prediction, FULL)
+    with pytest.raises(TrainingError, match=r"step 8: the discriminator.* clips: 0, 1, 2, 3$"):
+        adversary.step(7)
+
+
 def test_it_learns_to_tell_real_from_predicted() -> None:
     adversary = make_adversary()
     losses = []

@@ -2,12 +2,10 @@
 
 import json
 import logging
-import resource
 import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,10 +18,13 @@ from extpose.training.checkpoint import (
     CheckpointMeta,
     CheckpointWriter,
     find_latest,
+    last_written,
+    newest_step,
     read_meta,
     read_state,
     write_checkpoint,
 )
+from tests.processes import small_disk
 
 STATE = {"weights/a": torch.arange(6.0).reshape(2, 3), "step/a": torch.tensor(3.0)}
 
@@ -43,7 +44,7 @@ def meta(step: int) -> CheckpointMeta:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[CheckpointWriter]:
-    made = CheckpointWriter(tmp_path, keep=2)
+    made = CheckpointWriter(tmp_path, keep=2, start_step=0)
     yield made
     made.close()
 
@@ -85,17 +86,6 @@ def test_training_waits_for_the_checkpoint_before_only(
     writer.finish()
     assert find_latest(tmp_path) == (tmp_path / "step_000002", meta(2))
     assert all(name.startswith("checkpoint") for name in writing)
-
-
-@contextmanager
-def small_disk() -> Iterator[None]:
-    """No file may be longer than 64 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_full_disk_once_is_told_and_twice_ends(
@@ -145,11 +135,33 @@ def test_damaged_ones_are_named_and_skipped(
         read_meta(folder)
 
 
+def test_damaged_ones_count_neither_as_kept_nor_as_progress(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1000, 2000, 3000):
+        folder = write_checkpoint(tmp_path, STATE, meta(step), keep=5)
+        if step > 1000:
+            (folder / "state.safetensors").write_bytes(b"half")
+    before = last_written(tmp_path)
+    found = find_latest(tmp_path)
+    assert found is not None
+    writer = CheckpointWriter(tmp_path, keep=2, start_step=found[1].step)
+    assert "step_003000 is now step_003000.damaged" in caplog.text
+    assert (newest_step(tmp_path), last_written(tmp_path) <= before) == (1000, True)
+    for step in (1500, 1600):
+        writer.save(STATE, meta(step))
+    writer.close()
+    assert last_written(tmp_path) > before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step_001500", "step_001600", "step_002000.damaged", "step_003000.damaged",
+    ]  # fmt: skip
+
+
 def test_what_a_crash_leaves_is_removed(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, STATE, meta(1), keep=5)
     shutil.copytree(folder, tmp_path / "step_000002.tmp")
     assert find_latest(tmp_path) == (folder, meta(1))
-    CheckpointWriter(tmp_path, keep=1).close()
+    CheckpointWriter(tmp_path, keep=1, start_step=1).close()
     assert [p.name for p in tmp_path.iterdir()] == ["step_000001"]
 
 

@@ -27,8 +27,8 @@ from extpose.training.losses import (
 
 DATA = Path(__file__).parents[1] / "data"
 TERMS = ("keypoints_3d", "keypoints_2d", "global_orient", "pose", "betas")
-ONES = LossConfig(**dict.fromkeys(TERMS, 1.0))
 B, T, J, K = 2, 3, 23, 44
+ONES = LossConfig(**dict.fromkeys(TERMS, 1.0), clips_per_sum=B)
 NUM_VERTICES = 6800
 """Enough for the numbers by which points of the surface are known."""
 
@@ -324,7 +324,8 @@ def test_an_image_among_clips_is_what_it_is_alone(body_model: BodyModel, reducti
     expected = 0.0
     for name, numbers in counts.items():
         if reduction == "sum":
-            expected += sum(float(part[name]) for part in parts)
+            # Of a batch of one too the loss is that of `clips_per_sum` clips.
+            expected += sum(float(part[name]) for part in parts) / B
         else:
             sums = [float(part[name]) * n for part, n in zip(parts, numbers, strict=True)]
             expected += sum(sums) / sum(numbers)

@@ -13,8 +13,9 @@ from extpose.model.ablations import build_network
 from extpose.model.extpose import ExtPose
 from extpose.model.weights import load_model, save_model
 from extpose.recipes import TINY
+from extpose.training.parts import create_model
 from extpose.training.plain import create_optimizer
-from extpose.training.run import create_model, run_worker
+from extpose.training.run import run_worker
 from extpose.training.trainable import QueryKeyLinear, count_parameters, select_trainable
 from tests.pipelines.train_runs import config_for, write_data
 from tests.processes import run_together
