@@ -35,8 +35,8 @@ HEIGHT = 1.7
 """Metres that a person's size stands for: turns pixels beside depths into a heading."""
 FLOOR = 0.004
 """Added to errors before their logarithm is taken."""
-WHOLE = (0.5, 0.85)
-"""Shares of the keypoints in the picture below which a person is cut off much, or somewhat."""
+WHOLE = (0.5, 0.7)
+"""Shares of the visible keypoints below which much, or some, of a person is hidden or cut off."""
 SHAPES: dict[str, tuple[int, ...]] = {
     **{"bias": (9, 2, 2, 3), "core": (9, 3), "tail": (9, 3), "tail_share": (9, 3)},
     **{"memory": (9, 2), "collapse": (9, 2), "swap": (9,), "confidence": (9, 3, 3)},
@@ -86,7 +86,7 @@ class DetectorNoise:
     """Kind, visibility; offset, slope over the error's logarithm, deviation of the log-odds."""
     confidence_memory: Float64[np.ndarray, " 2"]
     miss: Float64[np.ndarray, " 3"]
-    """Probability that the person is not found: much cut off, somewhat, whole (`WHOLE`)."""
+    """Probability that the person is not found: much hidden, somewhat, hardly (`WHOLE`)."""
     miss_hold: float
     box_bias: Float64[np.ndarray, " 4"]
     """Of the sides x0 y0 x1 y1."""
@@ -159,8 +159,8 @@ def draw_evidence(
     offset, slope, width = np.moveaxis(noise.confidence[KIND, kind_of_view], -1, 0)
     odds = offset + slope * np.log(away + FLOOR)
     odds += width * correlated(away.shape, noise.confidence_memory, step, rng)
-    inside = is_inside(truth, image_size).mean(1)
-    chance = noise.miss[np.digitize(inside, WHOLE)]
+    seen = (kind_of_view == VISIBLE).mean(1)
+    chance = noise.miss[np.digitize(seen, WHOLE)]
     is_detected = held((len(truth),), noise.miss_hold, step, rng) >= chance
     keypoints = np.concatenate([found, 1 / (1 + np.exp(-odds))[..., None]], -1)
     return Evidence(

@@ -204,11 +204,11 @@ def _fit_confidence(errors: Errors) -> tuple[np.ndarray, np.ndarray]:
 def _fit_misses(observed: Observed) -> tuple[np.ndarray, float]:
     inside = np.stack(
         [
-            is_inside(points, (int(size[0]), int(size[1]))).mean(-1)
+            is_inside(points, (int(size[0]), int(size[1])))
             for points, size in zip(observed.truth, observed.image_size, strict=True)
         ]
     )
-    band = np.digitize(inside, WHOLE)
+    band = np.digitize((inside & observed.is_visible).mean(-1), WHOLE)
     missed = ~observed.is_found
     miss = np.array([_share(missed, band == i) for i in range(len(WHOLE) + 1)])
     return miss, _hold(missed, np.ones_like(missed), miss[band])

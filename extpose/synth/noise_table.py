@@ -157,7 +157,8 @@ def _autocorrelation(lag: int) -> Callable[[Errors], float]:
         bounded = errors.along * np.minimum(1, 0.05 / np.maximum(errors.away, 1e-9))[..., None]
         both = use[:, lag:] & use[:, :-lag]
         a, b = bounded[:, lag:][both], bounded[:, :-lag][both]
-        return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
+        norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
+        return float((a * b).sum() / norm) if norm > 0 else float("nan")
 
     return of
 

@@ -18,6 +18,7 @@ from extpose.synth.noise import (
     KINDS,
     OPPOSITE,
     ORIGIN,
+    OUTSIDE,
     VISIBLE,
     DetectorNoise,
     Evidence,
@@ -32,6 +33,7 @@ from extpose.synth.noise_errors import measure, second_difference, side_duration
 from extpose.synth.noise_fit import calibrate, estimate_noise
 from extpose.synth.noise_table import compare_noise, format_rows
 from extpose.synth.observed import Observed, load_observed, save_observed
+from extpose.synth.world import WORLD_VERSION
 from tests.synth.people import IMAGE_SIZE, make_people
 
 FPS = 30.0
@@ -68,11 +70,12 @@ def test_the_packaged_parameters_are_small_and_plausible() -> None:
     noise = load_noise()
     assert noise.detector == "movenet-thunder"
     assert noise.detector_identity == detector_identity("movenet", DetectConfig())
+    assert noise.world_version == WORLD_VERSION
     for share in (noise.tail_share, noise.collapse, noise.swap, noise.miss):
         assert (share >= 0).all()
         assert (share <= 0.6).all()
     assert (noise.core > 0.002).all()
-    assert (noise.core < 0.04).all()
+    assert (noise.core[:, :OUTSIDE] < 0.04).all()
     assert (noise.tail > noise.core).all()
     assert (noise.confidence[:, VISIBLE, 1] < 0).all()  # a larger error, less confidence
     assert noise.core[ELBOW, HIDDEN] > noise.core[ELBOW, VISIBLE]
