@@ -48,6 +48,8 @@ class Victim:
         self._is_guest = "RAY_ADDRESS" in environment
         if not self._is_guest:
             variables.pop("RAY_ADDRESS", None)
+        # A guest is not to be taken for an earlier run whose workers have not ended yet.
+        self._before = set(psutil.Process().children(recursive=True)) if self._is_guest else set()
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, *command], env=variables, cwd=ROOT, stdout=file, stderr=file
@@ -61,7 +63,7 @@ class Victim:
         # The workers of a run that is a guest of this process's Ray are below this process.
         root, found = os.getpid() if self._is_guest else self.process.pid, []
         with suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(root).children(recursive=True):
+            for process in set(psutil.Process(root).children(recursive=True)) - self._before:
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     words = " ".join(process.cmdline())
                     if PATTERNS[kind] in words:
