@@ -60,22 +60,32 @@ class Watched:
         limit: float,
         tries: int,
     ) -> None:
-        """Starts the child and waits for it. Raises ExtPoseError when `build` does."""
+        """Starts the child and waits for it. Raises ExtPoseError when `build` does.
+
+        A child that dies while it builds is tried again, as one that dies at work: then WorkDied.
+        """
         self._build, self._limit, self._tries = build, limit, tries
         self._process: subprocess.Popen[bytes] | None = None
-        self._start()
+        self._with_tries(self._start)
 
     def __call__(self, task: Any) -> Any:
         """The result. Raises WorkDied after `tries` deaths, ExtPoseError when `build` does.
 
         Whatever was raised, the next call starts a new child.
         """
+
+        def work() -> Any:
+            # One that waits may have been killed: it is the kernel's first victim.
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            return self._ask(task, self._limit, "beginning")
+
+        return self._with_tries(work)
+
+    def _with_tries(self, work: Callable[[], Any]) -> Any:
         for left in reversed(range(self._tries)):
             try:
-                # One that waits may have been killed: it is the kernel's first victim.
-                if self._process is None or self._process.poll() is not None:
-                    self._start()
-                return self._ask(task, self._limit, "beginning")
+                return work()
             except WorkDied:
                 if not left:
                     raise

@@ -85,6 +85,21 @@ def test_a_child_that_dies_between_two_tasks_is_replaced():
     work.close()
 
 
+def build_at_second_try(flag):
+    if not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return echo
+
+
+def test_a_death_while_building_is_tried_again(tmp_path):
+    work = Watched(functools.partial(build_at_second_try, tmp_path / "flag"), limit=20, tries=2)
+    assert work("a")
+    work.close()
+    with pytest.raises(WorkDied, match=r"building: the process died \(SIGKILL\)"):
+        Watched(functools.partial(build_at_second_try, tmp_path / "other"), limit=20, tries=1)
+
+
 def test_a_child_that_cannot_start():
     with pytest.raises(ExtPoseError, match="FileNotFoundError: no weights"):
         Watched(build_nothing, limit=1, tries=1)
