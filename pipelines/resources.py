@@ -1,7 +1,7 @@
 """How many processes of a run there may be at a time, for `max_memory` and for the cluster.
 
-The sizes are generous guesses at what only those processes hold; `tests/benchmarks/
-bench_preprocess.py` prints what they are. They do not depend on how long the videos are.
+The sizes are generous: `tests/benchmarks/bench_preprocess.py` prints what runs hold, with MoveNet a
+quarter less (docs/preprocessing-scale.md). They do not depend on how long the videos are.
 """
 
 import logging
