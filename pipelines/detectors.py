@@ -4,13 +4,12 @@ import functools
 from dataclasses import replace
 from pathlib import PurePath
 
-from extpose.asset_table import ASSETS
 from extpose.config import DetectConfig, DetectorName, PreprocessConfig
 from extpose.detect.plugs import (
-    HAND_WEIGHTS,
     build_detector,
     detector_identity,
     detector_name,
+    hand_detector_identity,
     hash_files,
 )
 from extpose.detect.precomputed import keypoints_path
@@ -54,5 +53,4 @@ def hands_identity(config: PreprocessConfig) -> str:
     """Of the hand networks' weights, where there are any besides the detector's."""
     if config.body == "smpl" or config.detect.hands == "wholebody":
         return ""
-    members = [m.sha256 for name in HAND_WEIGHTS for m in ASSETS[name].members]
-    return " ".join(members)
+    return hand_detector_identity()

@@ -6,15 +6,13 @@ short names of environments to their versions; a unit's marker says which one ma
 
 import hashlib
 import json
-import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import av
 
 from extpose.storage import Location
-from extpose.training.source_code import find_commit, find_edits
+from extpose.training.source_code import find_commit, find_edits, find_versions
 from pipelines.committed import read_json, settings_differences, write_text
 
 VERSIONS = "versions.json"
@@ -26,12 +24,7 @@ LIBRARIES = (
 
 def find_environment() -> dict[str, str]:
     """What is at work here: versions by name, the commit and a hash of local edits."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found = find_versions(LIBRARIES)
     parts = sorted(av.library_versions.items())
     found["ffmpeg"] = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in parts)
     edits = find_edits()

@@ -7,7 +7,6 @@ from extpose.config import CropConfig
 from extpose.data.crop import (
     apply_affine,
     box_to_affine,
-    clip_keypoints_to_crop,
     compose_affine,
     crop_image,
     invert_affine,
@@ -126,10 +125,12 @@ def test_frames_at_once_are_the_frames_one_by_one() -> None:
     points = rng.normal(300, 200, (7, 17, 3)).astype(np.float32)
     affines = rng.normal(0, 3, (7, 2, 3)).astype(np.float32)
     sizes = {"crop_size": 385, "skeleton_size": 256}
-    at_once = clip_keypoints_to_crop(points, affines, **sizes)
+    at_once = keypoints_to_crop(points, affines, **sizes)
     for frame in range(7):
         alone = keypoints_to_crop(points[frame], affines[frame], **sizes)
+        moved = apply_affine(points[frame, :, :2], invert_affine(affines[frame])) - 64.5
         assert at_once[frame].tobytes() == alone.tobytes()
+        assert alone[:, :2].tobytes() == moved.astype(np.float32).tobytes()
     affines[3, 0] = 0
     with pytest.raises(ValueError, match=r"affine \[\[0\.0, 0\.0, 0\.0\].* cannot be inverted"):
-        clip_keypoints_to_crop(points, affines, **sizes)
+        keypoints_to_crop(points, affines, **sizes)

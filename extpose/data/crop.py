@@ -95,7 +95,7 @@ def apply_affine(
 
 def keypoints_to_crop(
     keypoints_img: Float32[np.ndarray, "*t k 3"],
-    crop_to_img: Float32[np.ndarray, "2 3"],
+    crop_to_img: Float32[np.ndarray, "*t 2 3"],
     *,
     crop_size: int,
     skeleton_size: int,
@@ -103,27 +103,17 @@ def keypoints_to_crop(
     """Source keypoints to pixels of the un-augmented network crop; confidence is kept.
 
     `crop_to_img` is that of the stored crop of `crop_size`; the network's crop of `skeleton_size`
-    lies in its middle. Drawing and redrawing both call this, hence agree in every bit.
+    lies in its middle. Drawing a frame and redrawing a clip both call this; element by element,
+    with the operations of `invert_affine` and `apply_affine` in order, they agree in every bit.
     """
     border = (crop_size - skeleton_size) / 2
-    points = apply_affine(keypoints_img[..., :2], invert_affine(crop_to_img)) - border
-    return np.concatenate([points, keypoints_img[..., 2:]], axis=-1).astype(np.float32)
-
-
-def clip_keypoints_to_crop(
-    keypoints_img: Float32[np.ndarray, "t k 3"],
-    crop_to_img: Float32[np.ndarray, "t 2 3"],
-    *,
-    crop_size: int,
-    skeleton_size: int,
-) -> Float32[np.ndarray, "t k 3"]:
-    """`keypoints_to_crop` of every frame, at once and bit for bit: the same operations in order."""
-    border = (crop_size - skeleton_size) / 2
-    (a, b, tx), (c, d, ty) = np.moveaxis(crop_to_img.astype(np.float64), 0, -1)[..., None]
+    affine = np.moveaxis(crop_to_img.astype(np.float64), (-2, -1), (0, 1))
+    (a, b, tx), (c, d, ty) = affine[..., None]
     x, y = np.moveaxis(keypoints_img[..., :2].astype(np.float64), -1, 0)
     det = a * d - b * c
     if not det.all():
-        raise ValueError(f"affine {crop_to_img[np.argmin(det != 0)].tolist()} cannot be inverted")
+        singular = crop_to_img.reshape(-1, 2, 3)[np.argmin(det != 0)]
+        raise ValueError(f"affine {singular.tolist()} cannot be inverted")
     points = keypoints_img.copy()
     points[..., 0] = d / det * x + -b / det * y + (b * ty - d * tx) / det - border
     points[..., 1] = -c / det * x + a / det * y + (c * tx - a * ty) / det - border

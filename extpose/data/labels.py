@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64
 
 from extpose.batch import Targets
 from extpose.data.augment import Augmentation, augment_targets
-from extpose.data.crop import apply_affine, clip_keypoints_to_crop
+from extpose.data.crop import apply_affine, keypoints_to_crop
 from extpose.keypoints import NUM_KEYPOINTS
 from extpose.params import PoseParams
 from extpose.rotations import axis_angle_to_matrix
@@ -72,7 +72,7 @@ def points_to_crop(
 ) -> Float32[np.ndarray, "t k 3"]:
     """Points in source pixels to pixels of the augmented crop; the third column is kept."""
     meta = clip.meta
-    points = clip_keypoints_to_crop(
+    points = keypoints_to_crop(
         keypoints_img,
         clip.crop_to_img,
         crop_size=meta.crop_size,

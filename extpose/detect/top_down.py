@@ -88,9 +88,7 @@ class TopDownDetector:
 class BatchedTopDownDetector(TopDownDetector):
     """The same, which can also be given several frames: that fills a GPU."""
 
-    def __init__(
-        self, config: DetectConfig, pose: BatchedPoseNetwork, *, batch_size: int = 8
-    ) -> None:
+    def __init__(self, config: DetectConfig, pose: BatchedPoseNetwork, *, batch_size: int) -> None:
         """`batch_size`: frames of one call."""
         super().__init__(config, pose)
         self._batched, self.batch_size = pose, batch_size

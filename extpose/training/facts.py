@@ -7,10 +7,8 @@ The files in the run folder are those of the last start; each start keeps its ow
 import hashlib
 import json
 import logging
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from extpose.config import TrainConfig
 from extpose.data.contents import hash_listed
 from extpose.model.kernels import describe_backend
 from extpose.training.plain import AUTOCAST
-from extpose.training.source_code import find_commit, find_edits
+from extpose.training.source_code import find_commit, find_edits, find_versions
 from extpose.training.throughput import Throughput
 
 PACKAGES = ("extpose", "torch", "deepspeed", "ray", "numpy", "opencv-python-headless", "webdataset")
@@ -85,12 +83,7 @@ def attention_backend(config: TrainConfig) -> str:
 
 
 def _versions(config: TrainConfig, throughput: Throughput) -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found = find_versions(PACKAGES)
     found["attention"] = attention_backend(config)
     logger.info("attention: %s", found["attention"])
     peak = throughput.peak

@@ -7,9 +7,11 @@ sender leaves both in the environment.
 import base64
 import logging
 import os
+import platform
 import subprocess
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,6 +29,15 @@ def code_version() -> str:
         return version("extpose")
     except PackageNotFoundError:
         return "unknown"
+
+
+def find_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of Python, of the platform, and of those packages that are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def find_commit(folder: Path = Path(__file__).parent) -> str:

@@ -57,11 +57,6 @@ def say_others(others: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.items())
 
 
-def find_videos(paths: Iterable[Location]) -> list[Location]:
-    """The videos alone. Raises ExtPoseError."""
-    return find_sources(paths).videos
-
-
 def is_video_name(path: Location) -> bool:
     """Whether a file of a folder is taken for a video."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -18,7 +18,7 @@ from extpose.config import PreprocessConfig, SourceConfig
 from extpose.video import VideoWriter
 from pipelines.plan import plan_videos, settings_of
 from pipelines.probing import probe_videos, read_probes, watched_scan, write_probes
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         settings = settings_of(config, "x")
         rows = {}
         start = clocks()
-        paths = find_videos(config.source.path)
+        paths = find_sources(config.source.path).videos
         rows["find"] = lap(start)
         known = {}
         start = clocks()

@@ -6,7 +6,7 @@ from typing import Any
 from extpose.detect.plugs import VideoDetector
 from pipelines.ledger import open_output
 from pipelines.plan import plan_videos, settings_of
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources
 from pipelines.stages.detect import Detector, add_detections, detect_unit
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
@@ -29,7 +29,7 @@ def run_stages(config) -> list[dict]:
     spec = box_detector()
     settings = settings_of(config, f"{spec.name} {spec.identity}")
     with open_output(config.out):
-        planned = plan_videos(find_videos(config.source.path), config, settings)
+        planned = plan_videos(find_sources(config.source.path).videos, config, settings)
     detect = detect_alone(spec.build(config.detect))
     rows = [vars(unit) for video in planned for unit in video.units]
     return [

@@ -36,7 +36,7 @@ from pipelines.plan import (
 )
 from pipelines.preprocess import preprocess
 from pipelines.probing import read_probes, write_probes
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.validate import find_faults
@@ -69,7 +69,7 @@ def run(config, *, stop_after: int = 1000) -> list[str]:
     spec = box_detector()
     decisive = settings_of(config, f"{spec.name} {spec.identity}")
     with open_output(config.out):
-        planned = plan_videos(find_videos(config.source.path), config, decisive)
+        planned = plan_videos(find_sources(config.source.path).videos, config, decisive)
         units = [unit for video in planned for unit in video.units]
         found = survey_units(units, config, decisive)
         clear_output(found, planned, config, decisive)
@@ -266,7 +266,7 @@ def test_videos_in_a_store_give_the_shards_of_those_on_a_disk(videos, tmp_path, 
     run(config_of(source, tmp_path / "a"))
     run(config_of(videos, tmp_path / "b"))
     assert shards(tmp_path / "a") == shards(tmp_path / "b")
-    assert [path.name for path in find_videos([source])] == ["one.mp4", "two.mp4"]
+    assert [path.name for path in find_sources([source]).videos] == ["one.mp4", "two.mp4"]
 
 
 def test_a_damaged_cache_of_detections_is_made_again(videos, tmp_path):
@@ -305,7 +305,7 @@ def test_dry_run_tells_and_writes_nothing(videos, out):
 
 def test_known_videos_are_not_read_again_unless_they_changed(videos, tmp_path, monkeypatch):
     config = config_of(videos, tmp_path)
-    paths = find_videos([videos])
+    paths = find_sources([videos]).videos
     known = {}
     monkeypatch.setattr("pipelines.probing.SETTLED", 0.0)
     first = plan_videos(paths, config, {}, known)

@@ -28,7 +28,7 @@ from pipelines.plan import (
 )
 from pipelines.preprocess_page import write_page
 from pipelines.rebuild import read_members, rebuild
-from pipelines.sources.folder import find_videos
+from pipelines.sources.folder import find_sources
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
 from pipelines.validate import find_faults
@@ -52,7 +52,7 @@ def make_folder(videos: Path, out: storage.Location) -> None:
     config, spec = config_of(videos, out), box_detector()
     decisive = settings_of(config, f"{spec.name} {spec.identity}")
     with open_output(out):
-        planned = plan_videos(find_videos([videos]), config, decisive)
+        planned = plan_videos(find_sources([videos]).videos, config, decisive)
         units = [unit for video in planned for unit in video.units]
         environment = note_environment(out)
         stage = KeptDetect(lambda: detect_alone(spec.build(config.detect)), out)

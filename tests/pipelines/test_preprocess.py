@@ -20,7 +20,7 @@ from pipelines.ledger import Unit, WriteError, open_output, read_outcome
 from pipelines.plan import plan_videos, quarantine_rows, settings_of
 from pipelines.preprocess import preprocess
 from pipelines.rows import unit_of
-from pipelines.sources.folder import find_sources, find_videos
+from pipelines.sources.folder import find_sources
 from pipelines.stages.detect import prefetch
 from pipelines.stages.pack import pack
 from pipelines.stages.track import track
@@ -54,7 +54,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def test_find_videos(videos):
-    names = [path.name for path in find_videos([videos, videos / "gone.mp4"])]
+    names = [path.name for path in find_sources([videos, videos / "gone.mp4"]).videos]
     assert sorted(names) == sorted(
         ["picture.mov", "empty.mp4", "gone.mp4", "nobody.mp4", "poison.mp4", "two people.mp4",
          "zz-copy.mp4"]
@@ -105,15 +105,15 @@ def test_stages_alone(videos, tmp_path):
 
 def test_plan_covers_every_frame_and_knows_duplicates(videos, tmp_path):
     config = config_of(videos, tmp_path)
-    planned = plan_videos(find_videos([videos]), config, settings_of(config, "x"))
+    planned = plan_videos(find_sources([videos]).videos, config, settings_of(config, "x"))
     by_name = {Path(video.path).name: video for video in planned}
     units = by_name["two people.mp4"].units
     assert [(unit.start, unit.stop) for unit in units] == [(0, 16), (16, 33), (33, 50)]
     assert by_name["zz-copy.mp4"].filtered == "duplicate"
     assert by_name["empty.mp4"].quarantined == "empty"
     assert by_name["picture.mov"].quarantined == "not_a_video"
-    again = plan_videos(find_videos([videos]), config, settings_of(config, "x"))
-    other = plan_videos(find_videos([videos]), config, settings_of(config, "y"))
+    again = plan_videos(find_sources([videos]).videos, config, settings_of(config, "x"))
+    other = plan_videos(find_sources([videos]).videos, config, settings_of(config, "y"))
     assert planned == again
     ids = [{unit.identity for video in plan for unit in video.units} for plan in (planned, other)]
     assert not ids[0] & ids[1]
@@ -177,7 +177,7 @@ def test_an_output_that_cannot_be_written_stops_the_run(videos, tmp_path, ray_lo
 
 def test_other_settings_and_strangers_are_refused(videos, tmp_path):
     config = config_of(videos / "nobody.mp4", tmp_path)
-    [unit] = plan_videos(find_videos(config.source.path), config, {})[0].units
+    [unit] = plan_videos(find_sources(config.source.path).videos, config, {})[0].units
     run_stages(config)
     assert read_outcome(tmp_path, unit) is None
     with pytest.raises(ExtPoseError, match="made with other settings"):
@@ -193,7 +193,7 @@ def test_a_marker_without_its_shard_does_not_count(videos, tmp_path):
     config = config_of(videos / "two people.mp4", tmp_path)
     run_stages(config)
     settings = settings_of(config, "boxes 1")
-    units = plan_videos(find_videos(config.source.path), config, settings)[0].units
+    units = plan_videos(find_sources(config.source.path).videos, config, settings)[0].units
     assert all(read_outcome(tmp_path, unit) for unit in units)
     shard = tmp_path / f"{units[1].name}.tar"
     data = shard.read_bytes()
@@ -213,7 +213,7 @@ def test_a_full_disk_stops_the_run_and_names_the_path(videos, tmp_path):
         rows.append(row)
 
     settings = settings_of(config, "boxes 1")
-    units = plan_videos(find_videos(config.source.path), config, settings)[0].units
+    units = plan_videos(find_sources(config.source.path).videos, config, settings)[0].units
     detect = detect_alone(box_detector().build(config.detect))
     keep(track(detect(vars(units[0])), config=config.detect))
     assert isinstance(unit_of(rows[0]), Unit)
