@@ -61,7 +61,6 @@ from pipelines.resources import (
     CPUS_PER_ACTOR,
     WorkSize,
     check_cluster,
-    detector_gpus,
     hand_gpus,
     size_of_work,
 )
@@ -189,7 +188,9 @@ def _tracked(
         .map(
             KeptDetect,
             fn_constructor_args=(detect, where),
-            **_actors(size.detectors, size.most_detectors, config, num_gpus=detector_gpus(config)),
+            **_actors(
+                size.detectors, size.most_detectors, config, num_gpus=config.gpus_per_detector
+            ),
         )
         .map(
             functools.partial(track, config=config.detect),

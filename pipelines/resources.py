@@ -91,11 +91,6 @@ def _fitting(units: list[Unit], config: PreprocessConfig) -> int:
     return fit
 
 
-def detector_gpus(config: PreprocessConfig) -> float:
-    """Of one detector process."""
-    return config.gpus_per_detector
-
-
 def hand_gpus(config: PreprocessConfig) -> float:
     """Of one process that looks for hands: MediaPipe's networks stay on the CPU."""
     return config.gpus_per_detector if config.detect.hands == "wholebody" else 0.0
@@ -107,7 +102,7 @@ def check_cluster(size: WorkSize, config: PreprocessConfig) -> None:
     A cluster that was joined may grow, so there it is only told. Raises ExtPoseError.
     """
     there = ray.cluster_resources()
-    gpus = size.detectors * detector_gpus(config) + size.hands * hand_gpus(config)
+    gpus = size.detectors * config.gpus_per_detector + size.hands * hand_gpus(config)
     needed = {"CPU": (size.detectors + size.hands) * CPUS_PER_ACTOR + CPUS_FOR_TASKS, "GPU": gpus}
     for name, wanted in needed.items():
         if wanted <= there.get(name, 0.0):

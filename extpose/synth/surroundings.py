@@ -65,12 +65,10 @@ def look_around(
     """The place in coarse pixels, which cover a picture of this height and width."""
     size = (-(-image_size[0] // COARSENESS), -(-image_size[1] // COARSENESS))
     out = np.empty((*size, 3), np.uint8)
+    K_inverse = np.ascontiguousarray(np.linalg.inv(coarse_camera(K)))
+    eye = position - np.array([backdrop.centre[0], 0.0, backdrop.centre[1]])
     _look_around(
-        *(backdrop.panorama, backdrop.detail, np.linalg.inv(coarse_camera(K)) @ np.eye(3)),
-        *(
-            np.ascontiguousarray(R, np.float64),
-            position - np.array([backdrop.centre[0], 0.0, backdrop.centre[1]]),
-        ),
+        *(backdrop.panorama, backdrop.detail, K_inverse, np.ascontiguousarray(R, np.float64), eye),
         *(backdrop.heading, backdrop.height, backdrop.radius, backdrop.tile, backdrop.centre, out),
     )
     return out

@@ -10,7 +10,6 @@ from pipelines.resources import (
     OBJECT_STORE,
     PER_UNIT,
     check_cluster,
-    detector_gpus,
     hand_gpus,
     size_of_work,
 )
@@ -69,7 +68,7 @@ def test_hands_have_a_size_and_memory_of_their_own(tmp_path):
 
 def test_hands_need_a_gpu_only_where_the_detector_finds_them(tmp_path):
     config = config_of(tmp_path, tmp_path, body="mano", gpus_per_detector=0.5)
-    assert (detector_gpus(config), hand_gpus(config)) == (0.5, 0.0)
+    assert hand_gpus(config) == 0.0
     whole = replace(config, detect=replace(config.detect, hands="wholebody"))
     assert hand_gpus(whole) == 0.5
 
