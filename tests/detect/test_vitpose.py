@@ -72,7 +72,7 @@ def test_frames_do_not_depend_on_each_other(folder: Path, monkeypatch: pytest.Mo
         frames.append(image())
         frames[-1][0, 0] = i
     config = DetectConfig(weights=folder, box_threshold=0.0, batch=2)
-    detector = top_down.BatchedTopDownDetector(config, VitPose(config))
+    detector = top_down.BatchedTopDownDetector(config, VitPose(config), batch_size=3)
     together, alone = detector.detect_batch(frames), [detector(rgb) for rgb in frames]
     assert [len(found.scores) for found in together] == [2, 0, 1]
     for one, other in zip(together, alone, strict=True):
