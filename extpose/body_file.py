@@ -7,7 +7,6 @@ Axes    v vertices   f triangles   n joints (24 SMPL, 16 MANO)   k keypoints   p
 Units   metres; the model's own frame: y up, facing +z, the person's left is +x
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from extpose.errors import AssetError
+from extpose.npz import read_npz
 from extpose.pickles import read_pickle
 
 NUM_BETAS = 10
@@ -110,11 +110,10 @@ def read_regressor(path: Path, num_vertices: int, *, rows: int) -> Float32[np.nd
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(path)
     except FileNotFoundError:
         raise AssetError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise AssetError(f"{path}: not a readable npz of plain arrays ({error})") from error
 
 

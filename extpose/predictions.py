@@ -15,7 +15,6 @@ The parameters of a left hand are a left hand's: those of the mirrored right-han
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from jaxtyping import Float, Float32
 from extpose.body_model import BodyModel, BodyOutput
 from extpose.errors import ExtPoseError
 from extpose.motion import Motion, pose_body
+from extpose.npz import read_npz
 from extpose.rotations import axis_angle_to_matrix
 from extpose.schema import NUM_ROTATIONS, BodyName
 
@@ -167,11 +167,10 @@ def _check_angles(path: Path, pose: Float[np.ndarray, "t j 3"]) -> None:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            arrays = dict(npz)
+        arrays = read_npz(path)
     except FileNotFoundError:
         raise PredictionError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise PredictionError(f"{path}: not a readable npz of plain arrays ({error})") from error
     expected = {"keys", "num_frames", "facts", *_PER_FRAME, *_PER_CLIP}
     if missing := sorted(expected - arrays.keys()):

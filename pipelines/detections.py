@@ -9,7 +9,6 @@ it is kept unless `--no-keep-detections`.
 import io
 import logging
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,7 +77,7 @@ def read_detections(path: Location, identity: str) -> bytes | None:
     """The kept bundle, if it is there, whole and of this identity."""
     try:
         arrays = unpack_arrays(storage.read_bytes(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError):
         # Anything that cannot be read is made again; the shards decide whether that is possible.
         return None
     if str(arrays.pop(IDENTITY, "")) != identity:

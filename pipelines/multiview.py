@@ -24,6 +24,7 @@ from extpose.multiview.cameras import write_cameras
 from extpose.multiview.gaps import nearest_known
 from extpose.multiview.refine import refine_cameras
 from extpose.multiview.triangulate import smooth, triangulate
+from extpose.npz import read_npz
 from extpose.video import read_frames
 from pipelines.arguments import MultiviewArgs
 from pipelines.multiview_open import open_recording
@@ -147,9 +148,8 @@ def describe(recording: Recording, people: list[Person], reference: Path | None)
 def compare_reference(person: Person, path: Path) -> list[str]:
     """PA-MPJPE and root-aligned MPJPE of the first person against stored points."""
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            truth = np.asarray(npz["joints_world"], np.float64)
-    except (OSError, ValueError, KeyError) as error:
+        truth = read_npz(path, ["joints_world"])["joints_world"].astype(np.float64)
+    except (OSError, ValueError) as error:
         raise ExtPoseError(f"{path}: not a reference with joints_world ({error})") from error
     count = min(len(truth), len(person.points_world))
     sides = {"points": person.points_world}

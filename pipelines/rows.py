@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from extpose.errors import VideoError
+from extpose.npz import read_npz
 from extpose.storage import make_location
 from extpose.video import Frame, read_frames
 from extpose.video_index import VideoIndex
@@ -87,5 +88,4 @@ def pack_arrays(**arrays: np.ndarray) -> bytes:
 
 def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
     """Inverse of `pack_arrays`."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as npz:
-        return dict(npz)
+    return read_npz(data)

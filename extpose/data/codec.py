@@ -11,7 +11,6 @@ import io
 import json
 import math
 import types
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ import numpy as np
 from extpose.data.faults import Fault, FaultKind
 from extpose.errors import ShardError
 from extpose.keypoints import NUM_KEYPOINTS
+from extpose.npz import PickledArrayError, read_npz
 from extpose.schema import (
     MAX_CLIP_FRAMES,
     NUM_ROTATIONS,
@@ -157,10 +157,9 @@ def read_meta(data: bytes) -> tuple[ClipMeta | None, list[Fault]]:
 def read_arrays(data: bytes) -> tuple[dict[str, np.ndarray], list[Fault]]:
     """Arrays of their member's bytes, or the fault. Never unpickles."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as npz:
-            return dict(npz), []
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        kind: FaultKind = "pickle_member" if "allow_pickle" in str(error) else "bad_arrays"
+        return read_npz(data), []
+    except ValueError as error:
+        kind: FaultKind = "pickle_member" if isinstance(error, PickledArrayError) else "bad_arrays"
         return {}, [Fault(kind=kind, message=f"{ARRAYS}: not readable ({error})")]
 
 

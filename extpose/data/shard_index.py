@@ -22,6 +22,7 @@ from jaxtyping import Int64, UInt32
 
 from extpose.data.codec import assemble, count_frames, decode_head
 from extpose.errors import ShardError, StoreError
+from extpose.npz import read_npz
 from extpose.schema import Clip
 from extpose.storage import Location, Reader, make_location, open_reader, open_stream
 
@@ -96,8 +97,7 @@ class ShardIndex:
     @classmethod
     def from_bytes(cls, data: bytes) -> "ShardIndex":
         """An index as it was when it was made, whatever became of the shards."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as npz:
-            arrays = dict(npz)
+        arrays = read_npz(data)
         names = json.loads(arrays.pop("names").tobytes())
         index = cls.__new__(cls)
         index._fill([make_location(path) for path in names["paths"]], names["keys"], **arrays)

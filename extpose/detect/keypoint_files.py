@@ -9,7 +9,6 @@ Units   source pixels; boxes x0 y0 x1 y1; confidence 0 to 1 (higher values are c
 
 import json
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtyping import Float32, Int64
 
 from extpose.errors import ExtPoseError
 from extpose.keypoints import KEYPOINT_NAMES, OPENPOSE25, reorder_keypoints
+from extpose.npz import read_npz
 
 COCO17 = KEYPOINT_NAMES["coco17"]
 COCO18 = (
@@ -154,9 +154,8 @@ def _read_openpose(folder: Path) -> KeypointTable:
 
 def _read_npz(path: Path) -> KeypointTable:
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            arrays = dict(npz)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+    except (OSError, ValueError) as error:
         raise KeypointFileError(f"{path}: not readable as npz ({error})") from error
     if missing := sorted({"frame", "keypoints_2d", "num_frames"} - arrays.keys()):
         raise KeypointFileError(f"{path}: missing {missing}, there are {sorted(arrays)}")

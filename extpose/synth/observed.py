@@ -7,13 +7,13 @@ Units   pixels of the rendered picture
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from extpose.config import SynthConfig
 from extpose.errors import AssetError
+from extpose.npz import read_npz
 from extpose.synth.evidence import clip_boxes, match_people
 from extpose.synth.keypoints import find_visible
 from extpose.synth.render import Studio, build_scene, film
@@ -89,7 +89,6 @@ def save_observed(path: Path, observed: Observed) -> None:
 def load_observed(path: Path) -> Observed:
     """Read what `save_observed` wrote. Raises AssetError."""
     try:
-        with np.load(path, allow_pickle=False) as npz:
-            return Observed(**{f.name: npz[f.name] for f in fields(Observed)})
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        return Observed(**read_npz(path, [f.name for f in fields(Observed)]))
+    except (OSError, ValueError) as error:
         raise AssetError(f"{path}: not a file of a detector's findings ({error})") from error

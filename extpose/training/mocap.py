@@ -6,7 +6,6 @@ Arrays  `body_pose` (n, 69) or `hand_pose` (n, 45), axis-angles of the joints wi
 """
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from extpose.errors import TrainingError
+from extpose.npz import read_npz
 from extpose.schema import NUM_ROTATIONS, BodyName
 
 POSE_KEY: dict[BodyName, str] = {"smpl": "body_pose", "mano": "hand_pose"}
@@ -59,13 +59,8 @@ def read_mocap(path: Path, body: BodyName) -> Mocap:
 
 def _read_array(path: Path, key: str) -> Float32[np.ndarray, "..."]:
     try:
-        with zipfile.ZipFile(path):
-            archive = np.load(path, allow_pickle=False)
-        with archive:
-            if key not in archive.files:
-                raise TrainingError(f"{path}: no array {key!r}, has {sorted(archive.files)}")
-            array = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        array = read_npz(path, [key])[key]
+    except (OSError, ValueError) as error:
         raise TrainingError(f"{path}: not a readable npz of plain arrays ({error})") from error
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise TrainingError(f"{path}: {key} is {array.dtype}, expected finite floats")

@@ -6,7 +6,6 @@ shard that broke meanwhile is damage like any other, and one that was added is n
 
 import json
 import logging
-import zipfile
 from collections.abc import Sequence
 
 from extpose.config import TrainConfig
@@ -48,7 +47,7 @@ def _read(config: TrainConfig) -> tuple[ShardIndex, tuple[int, ...]] | None:
         index = ShardIndex.from_bytes(data)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
         logger.warning("%s: made anew, it cannot be read: %s", config.out / INDEX, error)
         return None
     _tell_changes(config.data, index)

@@ -7,7 +7,6 @@ Axes    t frames
 
 import importlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from extpose.errors import AssetError
+from extpose.npz import read_npz
 from extpose.pickles import read_pickle
 from extpose.schema import Gender
 from pipelines.records import SourceError
@@ -175,17 +175,14 @@ def to_key(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in text)
 
 
-def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
+def need_arrays(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Arrays of an npz archive; arrays of pickled objects are refused.
 
     Raises SourceError naming the file and the key that is not there or not readable.
     """
     try:
-        with np.load(need_file(path), allow_pickle=False) as archive:
-            if missing := sorted(set(keys) - set(archive.files)):
-                raise SourceError(f"{path}: no key {missing[0]!r}, has {sorted(archive.files)}")
-            return {key: archive[key] for key in keys}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return read_npz(need_file(path), keys)
+    except (OSError, ValueError) as error:
         raise SourceError(f"{path}: not a readable npz of plain arrays ({error})") from error
 
 

@@ -32,6 +32,7 @@ from jaxtyping import Bool, Float64
 from scipy.spatial.transform import Rotation
 
 from extpose.body_file import MANO_TO_OPENPOSE, BodyArrays, read_body_file
+from extpose.npz import read_npz
 from extpose.pickles import read_pickle
 from pipelines.records import SourceError, check_array
 from pipelines.source_files import note_file
@@ -232,8 +233,10 @@ def _read_files(right: Path, own: Path, *, is_right: bool) -> HandModel:
 
 def _read_fields(path: Path) -> dict:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        try:
+            return read_npz(path)
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{path}: not a readable npz of plain arrays ({error})") from error
     content = read_pickle(path)
     if not isinstance(content, dict):
         raise SourceError(f"{path}: holds a {type(content).__name__}, not a MANO file's fields")

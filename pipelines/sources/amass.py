@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from pipelines.labels.annotations import need_folder, read_npz, to_floats
+from pipelines.labels.annotations import need_arrays, need_folder, to_floats
 from pipelines.records import SourceError
 
 LAYOUT = "CMU/01/01_01_poses.npz ..."
@@ -55,7 +55,7 @@ def write_mocap(root: Path, out: Path, *, fps: float = 10.0) -> Mocap:
 def _read_motion(
     path: Path, fps: float
 ) -> tuple[Float32[np.ndarray, "t 69"], Float32[np.ndarray, " 10"]]:
-    content = read_npz(path, ["poses", "betas", "mocap_framerate"])
+    content = need_arrays(path, ["poses", "betas", "mocap_framerate"])
     poses = to_floats(path, "poses", content["poses"], (None, 156))
     betas = to_floats(path, "betas", content["betas"], (None,))
     rate = float(to_floats(path, "mocap_framerate", content["mocap_framerate"], ()))

@@ -30,9 +30,9 @@ from extpose.body_file import SMPL_TO_OPENPOSE
 from extpose.keypoints import OPENPOSE25, reorder_keypoints
 from extpose.schema import ClipTargets, Split
 from pipelines.labels.annotations import (
+    need_arrays,
     need_folder,
     read_image_size,
-    read_npz,
     to_floats,
     to_gender,
     to_key,
@@ -70,7 +70,7 @@ def list_units(root: Path, split: Split) -> list[str]:
     folder = need_folder(root / "processed_labels")
     units = set()
     for path in folder.glob("*.npz"):
-        names = read_npz(path, ["imgname"])["imgname"]
+        names = need_arrays(path, ["imgname"])["imgname"]
         units |= {f"{path.stem}/{Path(str(name)).parent}" for name in names}
     if not units:
         raise SourceError(f"{folder}: no *.npz with pictures")
@@ -82,7 +82,7 @@ def read_unit(root: Path, split: Split, unit: str) -> Iterator[Record | Filtered
     scene, sequence = unit.rsplit("/", 1)
     path = root / "processed_labels" / f"{scene}.npz"
     folder = need_folder(root / "images" / scene / "png" / sequence)
-    content = read_npz(path, _KEYS)
+    content = need_arrays(path, _KEYS)
     numbers, step = _read_numbers(path, content, sequence)
     arrays = {key: to_floats(path, key, content[key], shape) for key, shape in _SHAPES.items()}
     for key, array in (content | arrays).items():

@@ -19,7 +19,6 @@ the data set's public toolkit and was not compared with the files themselves:
 A unit is a sequence; its records are the runs of annotated frames of each camera.
 """
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float64
 
+from extpose.npz import read_npz
 from extpose.schema import Split
 from pipelines.labels.hand_checks import check_hands
 from pipelines.labels.hand_model import MovedHand, check_joints, read_hand_model
@@ -160,14 +160,13 @@ def _read_labels(
     path: Path,
 ) -> tuple[Float64[np.ndarray, "21 3"], Float64[np.ndarray, "21 2"], Float64[np.ndarray, " 51"]]:
     try:
-        with np.load(note_file(path), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files if name != "seg"}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        found = read_npz(note_file(path), ("joint_3d", "joint_2d", "pose_m"))
+    except (OSError, ValueError) as error:
         raise SourceError(f"{path}: not a readable npz of plain arrays ({error})") from error
     return (
-        check_array(path, "joint_3d", found.get("joint_3d"), shape=(1, 21, 3))[0],
-        check_array(path, "joint_2d", found.get("joint_2d"), shape=(1, 21, 2))[0],
-        check_array(path, "pose_m", found.get("pose_m"), shape=(1, 51))[0],
+        check_array(path, "joint_3d", found["joint_3d"], shape=(1, 21, 3))[0],
+        check_array(path, "joint_2d", found["joint_2d"], shape=(1, 21, 2))[0],
+        check_array(path, "pose_m", found["pose_m"], shape=(1, 51))[0],
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from extpose.assets import fetch
 from extpose.detect.people import Track
 from extpose.keypoints import COCO17_OF_BODY44
+from extpose.npz import read_npz
 from extpose.schema import Split
 from pipelines.records import Filtered, FrameRef, Record, Source, empty_targets
 
@@ -37,8 +38,7 @@ def list_units(_root: Path, _split: Split) -> list[str]:
 def read_unit(_root: Path, _split: Split, unit: str) -> Iterator[Record | Filtered]:
     """The man as one camera sees him."""
     camera = CAMERAS.index(unit)
-    with np.load(REFERENCE, allow_pickle=False) as npz:
-        arrays = dict(npz)
+    arrays = read_npz(REFERENCE)
     points_cam = arrays["joints_world"] @ arrays["R"][camera].T + arrays["t"][camera]
     labelled = np.isfinite(points_cam).all(-1) & (arrays["unc_mm"] <= MAX_UNCERTAINTY)
     points_img = arrays["keypoints_2d"][camera]

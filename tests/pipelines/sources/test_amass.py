@@ -65,5 +65,5 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"stageii\.npz \(SMPL-X\): the release for SMPL\+H"):
         write_mocap(tmp_path, tmp_path / "out.npz")
     np.savez(tmp_path / "01_01_poses.npz", trans=np.zeros(3))
-    with pytest.raises(SourceError, match=r"no key 'betas', has \['trans'\]"):
+    with pytest.raises(SourceError, match=r"no array 'betas', has \['trans'\]"):
         write_mocap(tmp_path, tmp_path / "out.npz")
