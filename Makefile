@@ -53,8 +53,9 @@ chaos-train: $(STAMP) ## Kill trainings at seeded moments; CHAOS_OPTIONS="--seed
 	$(BIN)/python -W ignore -m tests.chaos.train $(CHAOS_OPTIONS)
 
 networks: $(STAMP) ## Train the packaged networks again (two hours on two cores; runs/networks/)
-	$(BIN)/extpose synth --out runs/networks/bodies --num-clips 2400 --image-size 256 256 --crop.size 128
-	$(BIN)/extpose train free-body --data runs/networks/bodies --out runs/networks/body-image
+	$(BIN)/extpose synth --out runs/networks/poses --num-clips 12000 --num-frames 4 --fps 7.5 --image-size 256 256 --crop.size 128
+	$(BIN)/extpose synth --out runs/networks/bodies --num-clips 1600 --image-size 256 256 --crop.size 128
+	$(BIN)/extpose train free-body --data runs/networks/poses --out runs/networks/body-image
 	$(BIN)/extpose train free-body-video --data runs/networks/bodies --out runs/networks/body \
 	  --init runs/networks/body-image/model.safetensors
 	$(BIN)/extpose export runs/networks/body runs/networks/body.safetensors --precision fp16

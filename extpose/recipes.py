@@ -81,23 +81,30 @@ _TINY_RUN = TrainConfig(
 )
 _FREE_IMAGE = replace(
     _TINY_RUN,
-    steps=3600,
-    batch=32,
+    steps=6000,
+    batch=64,
     num_workers=1,
     launcher="local",
-    checkpoint_every=200,
+    checkpoint_every=500,
     model=FREE,
-    loader=replace(_TINY_RUN.loader, stride=4, mask_skeleton=0.15, workers=1),
-    engine=replace(_TINY_RUN.engine, backend="plain", micro_batch=16, warmup_steps=100),
+    loader=replace(
+        _TINY_RUN.loader,
+        num_frames=1,
+        stride=1,
+        mask_skeleton=0.15,
+        workers=1,
+        augment=replace(_TINY_RUN.loader.augment, flip_probability=0.5),
+    ),
+    engine=replace(_TINY_RUN.engine, backend="plain", micro_batch=64, warmup_steps=100),
 )
 _FREE_VIDEO = replace(
     _FREE_IMAGE,
     steps=600,
     batch=16,
     checkpoint_every=100,
-    loader=replace(_FREE_IMAGE.loader, num_frames=8, stride=1),
+    loader=replace(_FREE_IMAGE.loader, num_frames=8),
     loss=replace(_FREE_IMAGE.loss, velocity=5.0, acceleration=3.0),
-    engine=replace(_FREE_IMAGE.engine, lr=1.5e-4, micro_batch=4, warmup_steps=50),
+    engine=replace(_FREE_IMAGE.engine, lr=1.5e-4, micro_batch=8, warmup_steps=50),
 )
 
 RECIPES: dict[str, TrainConfig] = {
@@ -107,8 +114,10 @@ RECIPES: dict[str, TrainConfig] = {
     "free-hand": replace(
         _FREE_IMAGE,
         steps=900,
+        batch=32,
         model=replace(TINY, body="mano", max_frames=16),
-        loader=replace(_FREE_IMAGE.loader, mask_rgb=0.3, mask_skeleton=0.3),
+        loader=replace(_TINY_RUN.loader, stride=4, mask_rgb=0.3, mask_skeleton=0.3, workers=1),
+        engine=replace(_FREE_IMAGE.engine, micro_batch=16),
     ),
     "small": _own_size(SMALL, use_gpu=False),
     "base": _own_size(BASE, use_gpu=True),
